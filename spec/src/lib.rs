@@ -1,0 +1,1 @@
+//! What must hold. The claims are the Markdown files beside this crate; tests read them.
