@@ -63,7 +63,6 @@ macro_rules! bounded {
             }
 
             /// The low bits of a packed word, which fit by construction.
-            #[allow(dead_code, reason = "not every space is unpacked")]
             pub(crate) const fn from_low_bits(word: u64) -> Self {
                 Self(word & Self::MAX.0)
             }

@@ -14,10 +14,29 @@
 )]
 
 pub mod addr;
+mod batch;
+mod claim;
+pub mod key;
+mod mask;
+mod owner;
 pub mod page;
 pub mod perm;
+mod platform;
+mod slot;
+mod state;
 pub mod suite;
+mod sync;
+mod vm;
+pub mod whitelist;
 
 pub use addr::{Epoch, Frame, Gfn, OutOfRange, Version, VmId, VmNumber};
+pub use batch::{Batch, Progress, Receipt, Receipts};
+pub use claim::{Claim, Plan};
+pub use mask::{Field, Mask};
+pub use owner::{Frames, NotYours, Owner, Ownership};
 pub use page::{PAGE_SIZE, Page};
 pub use perm::{MaskId, PageKind, Perm};
+pub use platform::{Copies, OpenStep, Place, Platform, SealStep, Source, Target, View, What};
+pub use slot::{Entry, Slot};
+pub use state::{Act, PageState, Refused, Request};
+pub use vm::{NotRunnable, TooSmall, Unclaimed, Vm, VmConfig};

@@ -54,4 +54,8 @@ impl MaskId {
     pub const fn number(self) -> u8 {
         self.0
     }
+
+    pub(crate) const fn from_low_bits(bits: u8) -> Self {
+        Self(bits & (Self::COUNT - 1))
+    }
 }

@@ -1,0 +1,234 @@
+//! One VM: its rows, its lists, and whether its CPUs may run.
+
+use core::fmt;
+
+use crate::addr::{Epoch, Gfn, VmNumber};
+use crate::claim::Claim;
+use crate::mask::Mask;
+use crate::owner::Frames;
+use crate::perm::MaskId;
+use crate::slot::Slot;
+use crate::state::PageState;
+use crate::sync::{AtomicU64, Ordering};
+use crate::whitelist::Leases;
+
+/// What a VM is made of. All storage is the caller's.
+#[derive(Clone, Copy, Debug)]
+pub struct VmConfig<'s> {
+    /// The VM's place in this host's tables.
+    pub number: VmNumber,
+    /// Its incarnation; the key of every seal is bound to it.
+    pub epoch: Epoch,
+    /// How many pages the guest has.
+    pub pages: u64,
+    /// One row a page.
+    pub slots: &'s [Slot],
+    /// The host's table of frames.
+    pub frames: Frames<'s>,
+    /// Room for the pages that are open at once.
+    pub leases: Leases<'s>,
+    /// Field masks; [`MaskId`] 1 is the first.
+    pub masks: &'s [Mask<'s>],
+    /// How many replicas may be out at once: the platform's pool has room for as many.
+    pub replicas_max: u64,
+}
+
+/// The table has fewer rows than the guest has pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// Rows that the guest needs.
+    pub needed: u64,
+    /// Rows that there are.
+    pub rows: usize,
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guest has {} pages, the table only {} rows", self.needed, self.rows)
+    }
+}
+
+impl core::error::Error for TooSmall {}
+
+/// Why a page could not be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// Somebody else holds the page; try again.
+    Busy,
+    /// The VM has no such page.
+    NoSuchPage,
+}
+
+impl fmt::Display for Unclaimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "somebody else holds the page",
+            Self::NoSuchPage => "the VM has no such page",
+        })
+    }
+}
+
+impl core::error::Error for Unclaimed {}
+
+/// Why no CPU of a VM may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRunnable {
+    /// It was never launched.
+    NotLaunched,
+    /// So many of its pages are still being built.
+    StillBuilding(u64),
+    /// This page is poisoned: the VM stops for good.
+    Stopped(Gfn),
+}
+
+/// One VM's table and state. Share it between CPUs by reference.
+#[derive(Debug)]
+pub struct Vm<'s> {
+    config: VmConfig<'s>,
+    launched: AtomicU64,
+    building: AtomicU64,
+    replicas: AtomicU64,
+    /// 0, or one more than the gfn that stopped the VM.
+    stopped: AtomicU64,
+}
+
+impl<'s> Vm<'s> {
+    /// A VM whose pages are what its rows say: all free in zeroed storage.
+    ///
+    /// # Errors
+    /// [`TooSmall`] if there are fewer rows than pages.
+    pub fn new(config: VmConfig<'s>) -> Result<Self, TooSmall> {
+        let rows = config.slots.len();
+        if u64::try_from(rows).unwrap_or(u64::MAX) < config.pages {
+            return Err(TooSmall { needed: config.pages, rows });
+        }
+        let [launched, building, replicas, stopped] = core::array::from_fn(|_| AtomicU64::new(0));
+        Ok(Self { config, launched, building, replicas, stopped })
+    }
+
+    /// The VM's place in this host's tables.
+    pub const fn number(&self) -> VmNumber {
+        self.config.number
+    }
+
+    /// The VM's incarnation.
+    pub const fn epoch(&self) -> Epoch {
+        self.config.epoch
+    }
+
+    /// How many pages the guest has.
+    pub const fn pages(&self) -> u64 {
+        self.config.pages
+    }
+
+    /// Every gfn of the guest, in order.
+    pub fn gfns(&self) -> impl Iterator<Item = Gfn> + use<> {
+        (0..self.config.pages).map_while(|number| Gfn::new(number).ok())
+    }
+
+    /// The host's table of frames.
+    pub const fn frames(&self) -> Frames<'s> {
+        self.config.frames
+    }
+
+    /// The list of open pages' deadlines.
+    pub const fn leases(&self) -> Leases<'s> {
+        self.config.leases
+    }
+
+    /// The fields that a mask shows; `None` for [`MaskId::ALL`] and for masks the VM has not.
+    pub fn mask(&self, mask: MaskId) -> Option<&'s Mask<'s>> {
+        self.config.masks.get(usize::from(mask.number().checked_sub(1)?))
+    }
+
+    /// What a page is at this moment, for onlookers; `None` if the VM has no such page. A page
+    /// that is held shows the state it had, or `Scrubbing` or `Poisoned` once steps are under way.
+    pub fn state(&self, gfn: Gfn) -> Option<PageState> {
+        Some(self.slot(gfn)?.glance().0)
+    }
+
+    /// Takes a page for one decision.
+    ///
+    /// # Errors
+    /// [`Unclaimed::Busy`] if somebody holds it; never blocks.
+    pub fn claim(&self, gfn: Gfn) -> Result<Claim<'_>, Unclaimed> {
+        let slot = self.slot(gfn).ok_or(Unclaimed::NoSuchPage)?;
+        Claim::take(self, gfn, slot).ok_or(Unclaimed::Busy)
+    }
+
+    /// Ends building: from now on accepted pages are the owner's at once.
+    ///
+    /// # Errors
+    /// [`NotRunnable::StillBuilding`] if some page was not launched; nothing changed.
+    pub fn launch(&self) -> Result<(), NotRunnable> {
+        match self.building.load(Ordering::Acquire) {
+            0 => {
+                self.launched.store(1, Ordering::Release);
+                Ok(())
+            }
+            pages => Err(NotRunnable::StillBuilding(pages)),
+        }
+    }
+
+    /// Whether the VM's CPUs may run. A platform asks before every entry (spec, I9).
+    ///
+    /// # Errors
+    /// [`NotRunnable`] with the reason.
+    pub fn runnable(&self) -> Result<(), NotRunnable> {
+        if let Some(gfn) = self.stopped.load(Ordering::Acquire).checked_sub(1) {
+            return Err(NotRunnable::Stopped(Gfn::from_low_bits(gfn)));
+        }
+        if !self.is_launched() {
+            return Err(NotRunnable::NotLaunched);
+        }
+        match self.building.load(Ordering::Acquire) {
+            0 => Ok(()),
+            pages => Err(NotRunnable::StillBuilding(pages)),
+        }
+    }
+
+    /// How many replicas are out.
+    pub fn replicas(&self) -> u64 {
+        self.replicas.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_launched(&self) -> bool {
+        self.launched.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn stop(&self, gfn: Gfn) {
+        // The first reason stays.
+        let reason = gfn.number().saturating_add(1);
+        let _ = self.stopped.compare_exchange(0, reason, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reserve_replica(&self) -> bool {
+        let max = self.config.replicas_max;
+        self.replicas
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |out| {
+                if out < max { out.checked_add(1) } else { None }
+            })
+            .is_ok()
+    }
+
+    pub(crate) fn return_replica(&self) {
+        let _ = self
+            .replicas
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |out| out.checked_sub(1));
+    }
+
+    pub(crate) fn begin_building(&self) {
+        self.building.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn end_building(&self) {
+        self.building.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn slot(&self, gfn: Gfn) -> Option<&'s Slot> {
+        if gfn.number() >= self.config.pages {
+            return None;
+        }
+        self.config.slots.get(usize::try_from(gfn.number()).ok()?)
+    }
+}

@@ -1,0 +1,374 @@
+//! Claim, decide, act, commit, from outside: what a platform is asked, and what the table says
+//! afterwards.
+
+use view_core::whitelist::{Doorbell, DoorbellFact, Expiry, Lease, Leases, NoEvidence, Rule};
+use view_core::{
+    Act, Batch, Copies, Epoch, Frame, Frames, Gfn, NotRunnable, OpenStep, Owner, Ownership,
+    PageState, Perm, Place, Platform, Progress, Receipt, Refused, Request, SealStep, Slot, Target,
+    TooSmall, Unclaimed, View, Vm, VmConfig, VmNumber, What,
+    suite::{Stream, Tag},
+};
+
+const PAGES: usize = 4;
+
+/// Notes every call as text; fails at the call numbered `fault_at`; opens nothing if `forged`.
+#[derive(Default)]
+struct Recorder {
+    calls: Vec<String>,
+    fault_at: Option<usize>,
+    forged: bool,
+}
+
+impl Recorder {
+    fn note(&mut self, call: String) -> Result<(), usize> {
+        self.calls.push(call);
+        match self.fault_at {
+            Some(at) if self.calls.len() == at => Err(at),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Platform for Recorder {
+    type Fault = usize;
+
+    fn withdraw(&mut self, page: &Target, view: View) -> Result<(), usize> {
+        self.note(format!("withdraw {} {view:?}", page.gfn.number()))
+    }
+
+    fn fence(&mut self) -> Result<(), usize> {
+        self.note("fence".into())
+    }
+
+    fn fetch(&mut self, page: &Target) -> Result<(), usize> {
+        self.note(format!("fetch {}", page.gfn.number()))
+    }
+
+    fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), usize> {
+        let pages: Vec<_> = steps.iter().map(|step| step.target.gfn.number()).collect();
+        let places: Vec<Place> = steps.iter().map(|step| step.to).collect();
+        tags.fill([7; 16]);
+        self.note(format!("seal {pages:?} {places:?}"))
+    }
+
+    fn open(&mut self, steps: &[OpenStep], genuine: &mut [bool]) -> Result<(), usize> {
+        let pages: Vec<_> = steps.iter().map(|step| step.target.gfn.number()).collect();
+        genuine.fill(!self.forged);
+        self.note(format!("open {pages:?}"))
+    }
+
+    fn scrub(&mut self, page: &Target, copies: Copies) -> Result<(), usize> {
+        self.note(format!("scrub {} {copies:?}", page.gfn.number()))
+    }
+
+    fn grant(&mut self, page: &Target, view: View, what: What, perm: Perm) -> Result<(), usize> {
+        self.note(format!("grant {} {view:?} {what:?} {perm:?}", page.gfn.number()))
+    }
+}
+
+struct Storage {
+    slots: [Slot; PAGES],
+    owners: [Owner; PAGES],
+    leases: [Lease; 1],
+}
+
+impl Storage {
+    fn new() -> Self {
+        Self {
+            slots: [const { Slot::new() }; PAGES],
+            owners: [const { Owner::new() }; PAGES],
+            leases: [const { Lease::new() }; 1],
+        }
+    }
+
+    fn vm(&self) -> Vm<'_> {
+        Vm::new(self.config(4)).expect("large enough")
+    }
+
+    fn config(&self, pages: u64) -> VmConfig<'_> {
+        VmConfig {
+            number: VmNumber(1),
+            epoch: Epoch(9),
+            pages,
+            slots: &self.slots,
+            frames: Frames::new(&self.owners),
+            leases: Leases::new(&self.leases),
+            masks: &[],
+            replicas_max: 1,
+        }
+    }
+}
+
+fn gfn(number: u64) -> Gfn {
+    Gfn::new(number).expect("small")
+}
+
+fn frame(number: u64) -> Frame {
+    Frame::new(number).expect("small")
+}
+
+/// Every page accepted in the frame of the same number and launched.
+fn launched(storage: &Storage) -> Vm<'_> {
+    let vm = storage.vm();
+    for page in vm.gfns() {
+        let frame = frame(page.number());
+        vm.frames().offer(frame, vm.number(), page).expect("free");
+        act(&vm, page, Act::Accept(frame), &mut Recorder::default()).expect("accepted");
+    }
+    assert_eq!(vm.runnable(), Err(NotRunnable::NotLaunched));
+    assert_eq!(vm.launch(), Err(NotRunnable::StillBuilding(4)));
+    for page in vm.gfns() {
+        act(&vm, page, Act::Launch, &mut Recorder::default()).expect("launched");
+    }
+    vm.launch().expect("built");
+    vm
+}
+
+fn act(vm: &Vm<'_>, page: Gfn, act: Act, platform: &mut Recorder) -> Result<Receipt, Refused> {
+    let plan = vm.claim(page).expect("free to claim").act(act)?;
+    Ok(carry_out(plan, platform))
+}
+
+fn ask(vm: &Vm<'_>, page: Gfn, ask: Request, platform: &mut Recorder) -> Result<Receipt, Refused> {
+    let plan = vm.claim(page).expect("free to claim").request(ask)?;
+    Ok(carry_out(plan, platform))
+}
+
+fn carry_out(plan: view_core::Plan<'_>, platform: &mut Recorder) -> Receipt {
+    let mut batch = Batch::<4>::new();
+    assert!(batch.push(plan).is_ok());
+    let receipts = batch.run(platform).expect("no fault");
+    let receipt = receipts.iter().next().expect("one plan");
+    receipts.commit();
+    receipt
+}
+
+fn share(vm: &Vm<'_>, page: Gfn, expiry: u64) -> Act {
+    let fact =
+        DoorbellFact { vm: vm.number(), call: 1, gfn: page.number(), perm: 1, mask: 0, expiry };
+    Doorbell.infer(vm, &fact).expect("evidence").act().1
+}
+
+#[test]
+fn a_replica_is_sealed_under_a_new_version_before_anybody_is_granted_it() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    let first = ask(&vm, gfn(2), Request::Map(Perm::Read), &mut platform).expect("mapped");
+    assert_eq!(platform.calls, ["seal [2] [Replica]", "grant 2 Management Replica Read"]);
+    assert_eq!(vm.state(gfn(2)), Some(PageState::Replica));
+    platform.calls.clear();
+    let second = ask(&vm, gfn(2), Request::Map(Perm::Read), &mut platform).expect("again");
+    assert_eq!(platform.calls[..2], ["withdraw 2 Management", "fence"]);
+    let versions =
+        [first, second].map(|receipt| receipt.sealed.expect("a seal").0.version.number());
+    assert_eq!(versions, [1, 2]);
+    platform.calls.clear();
+    ask(&vm, gfn(2), Request::Unmap, &mut platform).expect("unmapped");
+    assert_eq!(platform.calls, ["withdraw 2 Management", "fence", "scrub 2 Replica"]);
+}
+
+#[test]
+fn the_management_side_never_writes_to_a_private_page() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    let refused = ask(&vm, gfn(0), Request::Map(Perm::ReadWrite), &mut platform);
+    assert_eq!(refused, Err(Refused::Permission));
+    assert!(platform.calls.is_empty());
+}
+
+#[test]
+fn replicas_and_open_pages_are_bounded_and_room_comes_back() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    ask(&vm, gfn(0), Request::Map(Perm::Read), &mut platform).expect("room for one");
+    let full = ask(&vm, gfn(1), Request::Map(Perm::Read), &mut platform);
+    assert_eq!(full, Err(Refused::PoolFull));
+    ask(&vm, gfn(0), Request::Unmap, &mut platform).expect("unmapped");
+    ask(&vm, gfn(1), Request::Map(Perm::Read), &mut platform).expect("room again");
+    act(&vm, gfn(2), share(&vm, gfn(2), 0), &mut platform).expect("room for one");
+    let full = act(&vm, gfn(3), share(&vm, gfn(3), 0), &mut platform);
+    assert_eq!(full, Err(Refused::ListFull));
+    act(&vm, gfn(2), Act::Unshare, &mut platform).expect("closed");
+    act(&vm, gfn(3), share(&vm, gfn(3), 0), &mut platform).expect("room again");
+}
+
+#[test]
+fn unsharing_withdraws_and_fences_before_the_owner_hears_of_it() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    act(&vm, gfn(1), share(&vm, gfn(1), 0), &mut platform).expect("open");
+    platform.calls.clear();
+    act(&vm, gfn(1), Act::Unshare, &mut platform).expect("closed");
+    let expected = ["withdraw 1 Management", "fence", "grant 1 Owner Plain ReadWrite"];
+    assert_eq!(platform.calls, expected);
+}
+
+#[test]
+fn evidence_about_one_page_opens_no_other() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let for_page_one = share(&vm, gfn(1), 0);
+    let refused = act(&vm, gfn(2), for_page_one, &mut Recorder::default());
+    assert_eq!(refused, Err(Refused::WrongEvidence));
+}
+
+#[test]
+fn a_guest_cannot_share_what_it_does_not_have() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let ring = |call, gfn, perm, mask| {
+        let fact = DoorbellFact { vm: vm.number(), call, gfn, perm, mask, expiry: 0 };
+        Doorbell.infer(&vm, &fact).expect_err("no evidence")
+    };
+    assert_eq!(ring(1, 4, 1, 0), NoEvidence::NoSuchPage(4));
+    assert_eq!(ring(1, u64::MAX, 1, 0), NoEvidence::NoSuchPage(u64::MAX));
+    assert_eq!(ring(1, 0, 2, 0), NoEvidence::NoSuchPermission(2));
+    assert_eq!(ring(1, 0, 1, 64), NoEvidence::NoSuchMask(64));
+    assert_eq!(ring(9, 0, 1, 0), NoEvidence::NoSuchCall(9));
+    let masked = DoorbellFact { vm: vm.number(), call: 1, gfn: 0, perm: 1, mask: 5, expiry: 0 };
+    let (page, opening) = Doorbell.infer(&vm, &masked).expect("plausible").act();
+    let refused = act(&vm, page, opening, &mut Recorder::default());
+    assert_eq!(refused, Err(Refused::NoSuchMask), "the VM has no masks");
+}
+
+#[test]
+fn a_page_that_expires_or_is_shown_once_closes() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    act(&vm, gfn(1), share(&vm, gfn(1), 50), &mut platform).expect("open");
+    assert_eq!(vm.leases().due(49).count(), 0);
+    assert_eq!(vm.leases().due(50).collect::<Vec<_>>(), [gfn(1)]);
+    act(&vm, gfn(1), Act::Unshare, &mut platform).expect("closed");
+    assert_eq!(vm.leases().due(u64::MAX).count(), 0);
+    let Act::Share(evidence, perm, mask, _) = share(&vm, gfn(1), 0) else { unreachable!() };
+    let once = Act::Share(evidence, perm, mask, Expiry::FirstUnmap);
+    act(&vm, gfn(1), once, &mut platform).expect("open");
+    ask(&vm, gfn(1), Request::Unmap, &mut platform).expect("unmapped");
+    assert_eq!(vm.state(gfn(1)), Some(PageState::Private));
+}
+
+#[test]
+fn paging_out_gives_the_frame_back_and_paging_in_takes_only_an_offered_one() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    ask(&vm, gfn(3), Request::PageOut, &mut platform).expect("out");
+    let expected = ["withdraw 3 Owner", "fence", "seal [3] [Wire]", "scrub 3 Original"];
+    assert_eq!(platform.calls, expected);
+    assert_eq!(vm.frames().owner(frame(3)), Some(Ownership::Free));
+    let stolen = ask(&vm, gfn(3), Request::PageIn(frame(1)), &mut platform);
+    assert_eq!(stolen, Err(Refused::NotOffered), "another page's frame");
+    vm.frames().offer(frame(3), vm.number(), gfn(3)).expect("free");
+    ask(&vm, gfn(3), Request::PageIn(frame(3)), &mut platform).expect("in");
+    assert_eq!(vm.state(gfn(3)), Some(PageState::Sealed));
+    platform.calls.clear();
+    act(&vm, gfn(3), Act::Touch, &mut platform).expect("opened");
+    let expected = ["withdraw 3 Management", "fence", "open [3]", "grant 3 Owner Plain ReadWrite"];
+    assert_eq!(platform.calls, expected);
+}
+
+#[test]
+fn what_is_not_genuine_is_granted_to_nobody_and_stops_the_vm() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    ask(&vm, gfn(3), Request::Seal, &mut platform).expect("sealed");
+    platform = Recorder { forged: true, ..Recorder::default() };
+    let receipt = act(&vm, gfn(3), Act::Touch, &mut platform).expect("decided");
+    assert_eq!(receipt.state, PageState::Poisoned);
+    assert_eq!(platform.calls, ["withdraw 3 Management", "fence", "open [3]"]);
+    assert_eq!(vm.runnable(), Err(NotRunnable::Stopped(gfn(3))));
+    let owner = vm.frames().owner(frame(3));
+    assert_eq!(owner, Some(Ownership::Quarantined(vm.number(), gfn(3))));
+    platform.calls.clear();
+    ask(&vm, gfn(3), Request::Destroy, &mut platform).expect("wiped");
+    assert!(platform.calls.contains(&"scrub 3 All".to_owned()));
+    assert_eq!(vm.state(gfn(3)), Some(PageState::Poisoned), "terminal");
+}
+
+#[test]
+fn a_plan_dropped_before_its_first_step_leaves_the_page_as_it_was_but_its_version_burnt() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let plan = vm.claim(gfn(0)).expect("free").request(Request::Map(Perm::Read)).expect("decided");
+    assert_eq!(vm.claim(gfn(0)).err(), Some(Unclaimed::Busy));
+    drop(plan);
+    assert_eq!(vm.state(gfn(0)), Some(PageState::Private));
+    assert_eq!(vm.replicas(), 0);
+    let receipt = ask(&vm, gfn(0), Request::Map(Perm::Read), &mut Recorder::default());
+    let (id, _) = receipt.expect("mapped").sealed.expect("a seal");
+    assert_eq!(id.version.number(), 2, "version 1 is never used again");
+}
+
+#[test]
+fn a_batch_dropped_after_its_first_step_poisons_what_had_begun_and_nothing_else() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut batch = Batch::<4>::new();
+    for page in [0, 1] {
+        let plan = vm.claim(gfn(page)).expect("free").request(Request::Seal).expect("decided");
+        assert!(batch.push(plan).is_ok());
+    }
+    assert_eq!(batch.step(&mut Recorder::default()), Ok(Progress::More));
+    drop(batch);
+    assert_eq!(vm.state(gfn(0)), Some(PageState::Poisoned));
+    assert_eq!(vm.state(gfn(1)), Some(PageState::Private));
+    assert_eq!(vm.runnable(), Err(NotRunnable::Stopped(gfn(0))));
+}
+
+#[test]
+fn a_fault_at_any_step_closes_what_had_begun() {
+    for fault_at in 1..=4 {
+        let storage = Storage::new();
+        let vm = launched(&storage);
+        let mut platform = Recorder { fault_at: Some(fault_at), ..Recorder::default() };
+        let plan = vm.claim(gfn(1)).expect("free").request(Request::PageOut).expect("decided");
+        let mut batch = Batch::<1>::new();
+        assert!(batch.push(plan).is_ok());
+        assert_eq!(batch.run(&mut platform).err(), Some(fault_at));
+        let closing = ["withdraw 1 Owner", "withdraw 1 Management", "fence"];
+        assert_eq!(platform.calls[fault_at..], closing, "fault at call {fault_at}");
+        assert_eq!(vm.state(gfn(1)), Some(PageState::Poisoned));
+    }
+}
+
+#[test]
+fn one_fence_and_one_seal_serve_a_whole_batch() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    let mut batch = Batch::<4>::new();
+    for page in vm.gfns() {
+        let plan = vm.claim(page).expect("free").request(Request::PageOut).expect("decided");
+        assert!(batch.push(plan).is_ok());
+    }
+    batch.run(&mut platform).expect("no fault").commit();
+    let count = |word| platform.calls.iter().filter(|call| call.starts_with(word)).count();
+    assert_eq!([count("withdraw"), count("fence"), count("seal"), count("scrub")], [4, 1, 1, 4]);
+}
+
+#[test]
+fn exclusion_blanks_the_page_in_images_only() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    act(&vm, gfn(0), Act::Exclude(true), &mut Recorder::default()).expect("excluded");
+    let excluded = |stream| {
+        let receipt = ask(&vm, gfn(0), Request::Export(stream), &mut Recorder::default());
+        receipt.expect("exported").sealed.expect("a seal").0.excluded
+    };
+    assert!(excluded(Stream::Image));
+    assert!(!excluded(Stream::View));
+}
+
+#[test]
+fn a_table_smaller_than_the_guest_is_refused() {
+    let storage = Storage::new();
+    let refused = Vm::new(storage.config(5)).err();
+    assert_eq!(refused, Some(TooSmall { needed: 5, rows: PAGES }));
+    assert_eq!(storage.vm().claim(gfn(4)).err(), Some(Unclaimed::NoSuchPage));
+}
