@@ -4,6 +4,9 @@
 //! cost little more than a copy. It never sees bytes that a CPU can still change: the platform
 //! copies once into staging pages of its own (spec/invariants.md, I6).
 
+pub mod siv;
+pub mod siv_cmac_512;
+
 use crate::addr::{Epoch, Gfn, Version};
 use crate::page::Page;
 use crate::perm::{MaskId, PageKind, Perm};
