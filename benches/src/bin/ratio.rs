@@ -1,0 +1,106 @@
+//! How many times faster the default suite is than the naive peer, here and now.
+//!
+//! Machines and neighbours differ, so both run in turn, round by round, and what counts is the
+//! median of the rounds' ratios. `ratio [--json] [--batch PAGES] [--pages PAGES] [--rounds N]`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use benches::{Naive, key, open, pages, seal};
+use view_core::suite::siv_cmac_512::SivCmac512;
+use view_core::{PAGE_SIZE, Page};
+
+struct Options {
+    json: bool,
+    batch: usize,
+    pages: usize,
+    rounds: usize,
+}
+
+/// Seconds of each step of one round.
+struct Round {
+    seal: f64,
+    open: f64,
+    naive_seal: f64,
+    naive_open: f64,
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options() else {
+        eprintln!("usage: ratio [--json] [--batch PAGES] [--pages PAGES] [--rounds N]");
+        return ExitCode::from(2);
+    };
+    let rounds = measure(&options);
+    let of = |pick: fn(&Round) -> f64| median(rounds.iter().map(pick).collect());
+    let x_naive_seal = of(|r| r.naive_seal / r.seal);
+    let x_naive_open = of(|r| r.naive_open / r.open);
+    let bytes = (options.pages * PAGE_SIZE) as f64 / 1e9;
+    let (seal, open) = (bytes / of(|r| r.seal), bytes / of(|r| r.open));
+    if options.json {
+        let line = serde_json::json!({
+            "batch": options.batch,
+            "pages": options.pages,
+            "x_naive_seal": x_naive_seal,
+            "x_naive_open": x_naive_open,
+            "seal_gbps": seal,
+            "open_gbps": open,
+        });
+        println!("{line}");
+    } else {
+        println!("{} pages in lists of {}", options.pages, options.batch);
+        println!("seal {x_naive_seal:5.2} x naive   {seal:5.2} GB/s");
+        println!("open {x_naive_open:5.2} x naive   {open:5.2} GB/s");
+    }
+    ExitCode::SUCCESS
+}
+
+fn options() -> Option<Options> {
+    let mut options = Options { json: false, batch: 64, pages: 64, rounds: 301 };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || words.next()?.parse().ok().filter(|&number: &usize| number > 0);
+        match word.as_str() {
+            "--json" => options.json = true,
+            "--batch" => options.batch = number()?,
+            "--pages" => options.pages = number()?,
+            "--rounds" => options.rounds = number()?,
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn measure(options: &Options) -> Vec<Round> {
+    let (suite, naive) = (SivCmac512::new(&key()), Naive::new(&key()));
+    let plain = pages(options.pages);
+    let mut sealed = vec![Page::zeroed(); options.pages];
+    let mut opened = sealed.clone();
+    let mut tags = vec![[0; 16]; options.pages];
+    let mut round = || {
+        let seal = time(|| seal(&suite, options.batch, &plain, &mut sealed, &mut tags));
+        let mut genuine = false;
+        let open = time(|| genuine = open(&suite, options.batch, &sealed, &tags, &mut opened));
+        assert!(genuine && same(&plain, &opened), "what was sealed opens");
+        let naive_seal = time(|| naive.seal(&plain, &mut sealed, &mut tags));
+        let naive_open = time(|| genuine = naive.open(&sealed, &tags, &mut opened));
+        assert!(genuine && same(&plain, &opened), "what the peer sealed opens");
+        Round { seal, open, naive_seal, naive_open }
+    };
+    round(); // warm
+    (0..options.rounds).map(|_| round()).collect()
+}
+
+fn time(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn same(a: &[Page], b: &[Page]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.bytes() == b.bytes())
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
