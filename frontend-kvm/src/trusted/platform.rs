@@ -1,0 +1,226 @@
+//! The core's platform on KVM: carries out what the core decides, one handle a thread.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
+use view_core::{
+    Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
+    View, What,
+};
+use zeroize::Zeroize;
+
+use super::ciphers::Ciphers;
+use super::views::{ViewFault, Views};
+
+/// What every thread's handle shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Both views of the guest's memory.
+    pub views: Views,
+    /// One cipher for each stream.
+    pub ciphers: Ciphers,
+    /// Field masks; [`MaskId`] 1 is the first.
+    pub masks: &'static [Mask<'static>],
+    /// Sealed pages that the management side handed over, one a page.
+    inbox: Mutex<BTreeMap<Gfn, Box<Page>>>,
+}
+
+impl Shared {
+    /// What threads share of one VM.
+    pub const fn new(views: Views, ciphers: Ciphers, masks: &'static [Mask<'static>]) -> Self {
+        Self { views, ciphers, masks, inbox: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Keeps sealed bytes that came in for a page until the core fetches them.
+    pub fn hand_over(&self, gfn: Gfn, sealed: Box<Page>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).insert(gfn, sealed);
+    }
+}
+
+/// One thread's handle. Its staging pages are wiped after every use.
+#[derive(Debug)]
+pub struct KvmPlatform {
+    shared: Arc<Shared>,
+    plain: Vec<Page>,
+    sealed: Vec<Page>,
+    /// Sealed pages on their way: replicas until they are granted, the rest until it is taken.
+    outbox: BTreeMap<Gfn, Box<Page>>,
+    /// Withdrawn from the management side, not yet from every CPU.
+    withdrawn: Vec<Gfn>,
+}
+
+impl KvmPlatform {
+    /// A handle of the calling thread.
+    pub const fn new(shared: Arc<Shared>) -> Self {
+        let (plain, sealed, withdrawn) = (Vec::new(), Vec::new(), Vec::new());
+        Self { shared, plain, sealed, outbox: BTreeMap::new(), withdrawn }
+    }
+
+    /// The sealed page that the last batch put on the wire.
+    pub fn take_wire(&mut self, gfn: Gfn) -> Option<Box<Page>> {
+        self.outbox.remove(&gfn)
+    }
+
+    fn stage(&mut self, pages: usize) {
+        let grow = |staging: &mut Vec<Page>| {
+            if staging.len() < pages {
+                staging.resize_with(pages, Page::zeroed);
+            }
+        };
+        grow(&mut self.plain);
+        grow(&mut self.sealed);
+    }
+
+    /// One list for one stream, already staged in `plain`.
+    fn seal_staged(&mut self, steps: &[SealStep], tags: &mut [Tag], stream: Stream) {
+        let staged = self.plain.iter().zip(&mut self.sealed).zip(steps);
+        let mut jobs: Vec<SealJob<'_>> = staged
+            .filter(|(_, step)| step.id.stream == stream)
+            .map(|((plain, sealed), step)| SealJob {
+                id: step.id,
+                plain,
+                sealed,
+                tag: Tag::default(),
+            })
+            .collect();
+        self.shared.ciphers.of(stream).seal(&mut jobs);
+        let tags = tags.iter_mut().zip(steps).filter(|(_, step)| step.id.stream == stream);
+        for (job, (tag, _)) in jobs.iter().zip(tags) {
+            *tag = job.tag;
+        }
+    }
+
+    fn place(&mut self, index: usize, step: &SealStep) -> Result<(), ViewFault> {
+        let Some(sealed) = self.sealed.get(index) else { return Ok(()) };
+        match step.to {
+            Place::InPlace => Ok(self.shared.views.memory().write_page(step.target.gfn, sealed)?),
+            Place::Replica | Place::Wire => {
+                self.outbox.insert(step.target.gfn, Box::new(sealed.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn masked(&self, gfn: Gfn, mask: MaskId) -> Result<Page, ViewFault> {
+        let (mut page, mut shown) = (Page::zeroed(), Page::zeroed());
+        self.shared.views.read_guest(gfn, &mut page)?;
+        let index = usize::from(mask.number()).wrapping_sub(1);
+        if let Some(mask) = self.shared.masks.get(index) {
+            mask.apply(&page, &mut shown);
+        }
+        page.zeroize();
+        Ok(shown)
+    }
+}
+
+impl Platform for KvmPlatform {
+    type Fault = ViewFault;
+
+    fn withdraw(&mut self, page: &Target, view: View) -> Result<(), ViewFault> {
+        match view {
+            View::Owner => self.shared.views.close_guest(page.gfn),
+            View::Management => {
+                self.withdrawn.push(page.gfn);
+                self.shared.views.close_live(page.gfn)
+            }
+        }
+    }
+
+    fn fence(&mut self) -> Result<(), ViewFault> {
+        // The guest's side needs none: replacing a mapping is synchronous.
+        for gfn in std::mem::take(&mut self.withdrawn) {
+            self.shared.views.punch(gfn)?;
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, page: &Target) -> Result<(), ViewFault> {
+        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = inbox.remove(&page.gfn);
+        let sealed = sealed.ok_or(ViewFault::NothingHandedOver(page.gfn.number()))?;
+        self.shared.views.close_guest(page.gfn)?;
+        Ok(self.shared.views.memory().write_page(page.gfn, &sealed)?)
+    }
+
+    fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), ViewFault> {
+        self.stage(steps.len());
+        for (step, staged) in steps.iter().zip(&mut self.plain) {
+            match step.from {
+                Source::Frame => self.shared.views.read_guest(step.target.gfn, staged)?,
+                Source::Zeroes => staged.zeroize(),
+            }
+        }
+        for stream in [Stream::View, Stream::Resident, Stream::Image] {
+            if steps.iter().any(|step| step.id.stream == stream) {
+                self.seal_staged(steps, tags, stream);
+            }
+        }
+        for staged in self.plain.iter_mut().take(steps.len()) {
+            staged.zeroize();
+        }
+        (0..).zip(steps).try_for_each(|(index, step)| self.place(index, step))
+    }
+
+    fn open(&mut self, steps: &[OpenStep], genuine: &mut [bool]) -> Result<(), ViewFault> {
+        self.stage(steps.len());
+        for (step, staged) in steps.iter().zip(&mut self.sealed) {
+            self.shared.views.memory().read_page(step.target.gfn, staged)?;
+        }
+        let job = |((sealed, plain), step): ((_, _), &OpenStep)| {
+            let (id, tag): (PageId, Tag) = (step.id, step.tag);
+            OpenJob { id, sealed, tag, plain, genuine: false }
+        };
+        let staged = self.sealed.iter().zip(&mut self.plain);
+        let mut jobs: Vec<OpenJob<'_>> = staged.zip(steps).map(job).collect();
+        self.shared.ciphers.of(Stream::Resident).open(&mut jobs);
+        for ((job, step), genuine) in jobs.iter_mut().zip(steps).zip(genuine) {
+            *genuine = job.genuine;
+            // What is not genuine was zeroed by the suite.
+            self.shared.views.memory().write_page(step.target.gfn, job.plain)?;
+            job.plain.zeroize();
+        }
+        Ok(())
+    }
+
+    fn scrub(&mut self, page: &Target, copies: Copies) -> Result<(), ViewFault> {
+        if matches!(copies, Copies::Original | Copies::All) {
+            self.shared.views.memory().punch(page.gfn)?;
+        }
+        if matches!(copies, Copies::Replica | Copies::All) {
+            self.outbox.remove(&page.gfn);
+            self.shared.views.punch(page.gfn)?;
+        }
+        Ok(())
+    }
+
+    fn grant(
+        &mut self,
+        page: &Target,
+        view: View,
+        what: What,
+        _perm: Perm,
+    ) -> Result<(), ViewFault> {
+        // Nobody but this process can write to the view file: stores of the management side come
+        // as requests, and are checked against the page's permissions then.
+        let views = &self.shared.views;
+        match (view, what) {
+            (View::Owner, _) => views.reopen_guest(page.gfn),
+            (View::Management, What::Plain) => views.open_live(page.gfn),
+            (View::Management, What::Masked(mask)) => {
+                let shown = self.masked(page.gfn, mask)?;
+                views.show_copy(page.gfn, &shown)
+            }
+            (View::Management, What::Replica) => {
+                let nothing = ViewFault::NothingHandedOver(page.gfn.number());
+                let sealed = self.outbox.remove(&page.gfn).ok_or(nothing)?;
+                views.show_copy(page.gfn, &sealed)
+            }
+            (View::Management, What::Sealed) => {
+                let mut sealed = Page::zeroed();
+                views.memory().read_page(page.gfn, &mut sealed)?;
+                views.show_copy(page.gfn, &sealed)
+            }
+        }
+    }
+}

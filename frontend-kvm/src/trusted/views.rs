@@ -1,0 +1,210 @@
+//! Both views of a guest's memory as the host's kernel keeps them.
+//!
+//! The guest's own memory file never leaves this process. What the management side sees is a
+//! second file of the same size, the *view file*: a page of it is a hole, a sealed replica, a
+//! masked copy, or an open page, on which then the guest runs too. Punching the page out of the
+//! view file takes it from every process that has it mapped, on every CPU, before the call
+//! returns. Whoever kept the page otherwise keeps a page that nobody writes to any more.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use view_core::{Gfn, Page};
+
+use crate::memory::{GuestMemory, MemoryError};
+use crate::sys::{Mapping, MemFd, SysError};
+
+/// What could not be done to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViewFault {
+    /// The guest's memory could not be changed as asked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The view file could not be changed as asked.
+    #[error("the management side's view: {0}")]
+    View(#[from] SysError),
+    /// The management side handed over nothing for this page.
+    #[error("page {0:#x}: nothing was handed over")]
+    NothingHandedOver(u64),
+}
+
+/// What a guest page is to the guest right now.
+#[derive(Debug, Default)]
+struct Showing {
+    /// The guest runs on the view file's page.
+    open: AtomicBool,
+    /// The guest is shown nothing.
+    closed: AtomicBool,
+}
+
+/// A guest's memory file and view file. A page is changed only by who holds its claim.
+#[derive(Debug)]
+pub struct Views {
+    memory: Arc<GuestMemory>,
+    view: MemFd,
+    alias: Mapping,
+    showing: Vec<Showing>,
+}
+
+impl Views {
+    /// A view file full of holes beside a guest's memory.
+    ///
+    /// # Errors
+    /// The system has no memory or no descriptor left.
+    pub fn new(memory: Arc<GuestMemory>) -> Result<Self, SysError> {
+        let pages = memory.pages();
+        let view = MemFd::create(c"pageveil-view", pages)?;
+        let alias = Mapping::shared(&view)?;
+        let showing = (0..pages).map(|_| Showing::default()).collect();
+        Ok(Self { memory, view, alias, showing })
+    }
+
+    /// The guest's memory.
+    pub const fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// A descriptor of the view file through which nobody can write.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn read_only(&self) -> Result<OwnedFd, SysError> {
+        crate::sys::reopen_read_only(self.view.as_fd())
+    }
+
+    /// Copies the guest's page as the guest sees it, once.
+    ///
+    /// # Errors
+    /// No such page.
+    pub fn read_guest(&self, gfn: Gfn, into: &mut Page) -> Result<(), ViewFault> {
+        if self.showing(gfn)?.open.load(Ordering::Acquire) {
+            self.read_view(gfn, into)
+        } else {
+            Ok(self.memory.read_page(gfn, into)?)
+        }
+    }
+
+    /// Copies the page as the management side sees it: zeroes for a hole.
+    ///
+    /// # Errors
+    /// No such page.
+    pub fn read_view(&self, gfn: Gfn, into: &mut Page) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        let words = self.alias.words(index).ok_or_else(|| no_such_page(gfn, &self.memory))?;
+        let (chunks, _) = into.bytes_mut().as_chunks_mut::<8>();
+        for (word, chunk) in words.iter().zip(chunks) {
+            *chunk = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        Ok(())
+    }
+
+    /// Stores into an open page for the management side, within one page.
+    ///
+    /// # Errors
+    /// No such page, or the page is not open: nothing was stored.
+    pub fn write_open(&self, gfn: Gfn, offset: usize, bytes: &[u8]) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        if !self.showing(gfn)?.open.load(Ordering::Acquire) {
+            return Err(ViewFault::NothingHandedOver(gfn.number()));
+        }
+        self.view.write_at(index, offset, bytes).map_err(ViewFault::View)
+    }
+
+    /// Puts bytes at the page of the view file.
+    ///
+    /// # Errors
+    /// No such page, or the system refused.
+    pub fn show_copy(&self, gfn: Gfn, copy: &Page) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        self.view.write_page(index, copy.bytes()).map_err(ViewFault::View)
+    }
+
+    /// Makes the view file's page the guest's page too. The guest is kept out while the bytes
+    /// move, so none of its stores is lost.
+    ///
+    /// # Errors
+    /// No such page, or the system refused: the guest may be closed out of the page.
+    pub fn open_live(&self, gfn: Gfn) -> Result<(), ViewFault> {
+        let showing = self.showing(gfn)?;
+        if showing.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.memory.close(gfn)?;
+        let mut page = Page::zeroed();
+        self.memory.read_page(gfn, &mut page)?;
+        self.show_copy(gfn, &page)?;
+        self.memory.switch(gfn, &self.view, self.memory.index_of(gfn, 1)?)?;
+        showing.open.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Copy, switch: the guest runs on its own page again. What the management side still has
+    /// mapped is a page that nobody writes to; [`punch`](Self::punch) takes it away too.
+    ///
+    /// # Errors
+    /// No such page, or the system refused: the guest may be closed out of the page.
+    pub fn close_live(&self, gfn: Gfn) -> Result<(), ViewFault> {
+        let showing = self.showing(gfn)?;
+        if !showing.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.memory.close(gfn)?;
+        let mut page = Page::zeroed();
+        self.read_view(gfn, &mut page)?;
+        self.memory.write_page(gfn, &page)?;
+        self.memory.restore(gfn)?;
+        showing.open.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the pages from every process that maps the view file. On return none reaches them.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn punch(&self, gfn: Gfn) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        self.view.punch(index, 1).map_err(ViewFault::View)
+    }
+
+    /// Shows the guest nothing at this page. On return no vCPU reaches it.
+    ///
+    /// # Errors
+    /// No such page, or the system refused.
+    pub fn close_guest(&self, gfn: Gfn) -> Result<(), ViewFault> {
+        self.memory.close(gfn)?;
+        self.showing(gfn)?.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Shows the guest its own page, if it was shown nothing.
+    ///
+    /// # Errors
+    /// No such page, or the system refused.
+    pub fn reopen_guest(&self, gfn: Gfn) -> Result<(), ViewFault> {
+        let showing = self.showing(gfn)?;
+        if showing.closed.load(Ordering::Acquire) {
+            self.memory.restore(gfn)?;
+            showing.closed.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The pages at which the guest is shown nothing.
+    pub fn closed(&self) -> impl Iterator<Item = Gfn> {
+        let closed = self.showing.iter().enumerate();
+        closed
+            .filter(|(_, showing)| showing.closed.load(Ordering::Acquire))
+            .filter_map(|(index, _)| self.memory.gfn_of(index))
+    }
+
+    fn showing(&self, gfn: Gfn) -> Result<&Showing, ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        self.showing.get(index).ok_or_else(|| no_such_page(gfn, &self.memory))
+    }
+}
+
+fn no_such_page(gfn: Gfn, memory: &GuestMemory) -> ViewFault {
+    let pages = memory.pages() as u64;
+    ViewFault::Memory(MemoryError::NoSuchPage { page: gfn.number(), pages })
+}
