@@ -16,6 +16,7 @@
 pub mod addr;
 mod batch;
 mod claim;
+pub mod image;
 pub mod key;
 mod mask;
 mod owner;

@@ -5,9 +5,11 @@
 //! is a new file here and a line in spec/invariants.md's table of rules.
 
 mod doorbell;
+mod image;
 mod lease;
 
 pub use doorbell::{Doorbell, DoorbellFact};
+pub use image::{RestoredImage, RestoredPage};
 pub(crate) use lease::LeaseIndex;
 pub use lease::{Expiry, Lease, Leases};
 
