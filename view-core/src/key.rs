@@ -164,7 +164,7 @@ impl EpochKey {
     /// SIV alone does not commit to its key; a stream carries this in front, and it is checked
     /// first. Our own design, not a standard.
     pub fn commitment(&self) -> [u8; 32] {
-        let aes = Aes256Enc::new(&Array(self.0));
+        let aes = Aes256Enc::new((&self.0).into());
         let blocks = COMMITMENT_BLOCKS.map(|block| {
             let mut block = Array(block);
             aes.encrypt_block(&mut block);
@@ -190,7 +190,7 @@ impl EpochKey {
 /// `i` and `bits` are 32 bits, big-endian; `bits` is the length of `out`.
 fn derive(key: &[u8; 32], label: &[u8], context: &[&[u8]], bits: [u8; 4], out: &mut [u8]) {
     let prf = |counter: &[u8], last: &[u8]| {
-        let mut mac = Cmac::<Aes256Enc>::new(&Array(*key));
+        let mut mac = Cmac::<Aes256Enc>::new(key.into());
         mac.update(counter);
         mac.update(label);
         mac.update(&[0]);

@@ -7,10 +7,11 @@ use cmac::{Cmac, Mac};
 use proptest::prelude::*;
 use view_core::key::{Advice, EpochKey, RootKey, Salt, SivKey, Spent, StateKey, StreamId};
 use view_core::key::{ManifestKey, VmKey, Wear, WrongLength};
-use view_core::suite::siv::{NotGenuine, Siv512};
+use view_core::suite::siv::{NotGenuine, Siv256, Siv512};
 use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, SuiteId, Tag};
 use view_core::{Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, Perm, Version, VmId};
+use zeroize::ZeroizeOnDrop;
 
 const NOT_YET: Tag = [0; 16];
 
@@ -298,6 +299,20 @@ fn a_root_key_has_32_bytes() {
         assert_eq!(answer.err(), Some(WrongLength(length)));
     }
     assert!(RootKey::try_from(&[7; 32][..]).is_ok());
+}
+
+#[test]
+fn whatever_holds_a_secret_wipes_it_when_dropped() {
+    fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<RootKey>();
+    wiped::<VmKey>();
+    wiped::<EpochKey>();
+    wiped::<SivKey>();
+    wiped::<ManifestKey>();
+    wiped::<StateKey>();
+    wiped::<Siv256>();
+    wiped::<Siv512>();
+    wiped::<SivCmac512>();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use aes::{Aes128Enc, Aes256Enc};
 use cipher::array::Array;
 use cipher::consts::U16;
 use cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
+use cmac::block_api::CmacCipher;
 use cmac::{Cmac, Mac};
 use ctr::CtrCore;
 use subtle::ConstantTimeEq;
@@ -56,7 +57,7 @@ impl Siv512 {
     /// (RFC 5297, section 2.6).
     pub fn new(key: &[u8; 64]) -> Self {
         let [mac, ctr]: &[[u8; 32]; 2] = zerocopy::transmute_ref!(key);
-        Self::of(Cmac::new(&Array(*mac)), Aes256Enc::new(&Array(*ctr)))
+        Self::of(Cmac::new(mac.into()), Aes256Enc::new(ctr.into()))
     }
 }
 
@@ -64,7 +65,7 @@ impl Siv256 {
     /// SIV with AES-128: the first 16 bytes are the key of S2V, the last that of CTR.
     pub fn new(key: &[u8; 32]) -> Self {
         let [mac, ctr]: &[[u8; 16]; 2] = zerocopy::transmute_ref!(key);
-        Self::of(Cmac::new(&Array(*mac)), Aes128Enc::new(&Array(*ctr)))
+        Self::of(Cmac::new(mac.into()), Aes128Enc::new(ctr.into()))
     }
 }
 
@@ -151,7 +152,8 @@ impl<C, M> Drop for Siv<C, M> {
     }
 }
 
-impl<C: ZeroizeOnDrop, M: ZeroizeOnDrop> ZeroizeOnDrop for Siv<C, M> {}
+// The parts of a Cmac (cipher, state, buffer) wipe themselves; it lacks only the marker.
+impl<C: ZeroizeOnDrop + CmacCipher> ZeroizeOnDrop for Siv<C, Cmac<C>> {}
 
 /// The first counter block: the tag with bits 31 and 63 cleared, so that 32-bit and 64-bit
 /// counters never carry out of their word (RFC 5297, section 2.5).
