@@ -9,15 +9,20 @@
 
 #[path = "../guest/abi.rs"]
 pub mod abi;
+pub mod control;
+mod error;
 pub mod exit;
 pub mod guest;
 pub mod machine;
 pub mod memory;
+pub mod socket;
 pub mod state;
 pub mod sys;
+pub mod trusted;
 pub mod uffd;
 mod vcpu;
 
+pub use error::SysError;
 pub use exit::{Crash, Doorbell, Flaw, GuestEvent, Malformed, RawExit};
 pub use guest::{Mode, Program};
 pub use machine::{Handler, Kvm, Machine, MachineError, OnFault, Reply, Unusable};

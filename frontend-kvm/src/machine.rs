@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Cap;
+use view_core::Gfn;
 
 use crate::abi;
 use crate::exit::GuestEvent;
@@ -198,16 +199,24 @@ impl Machine {
     /// See [`MachineError`].
     pub fn boot(kvm: &Kvm, pages: usize, program: &Program) -> Result<Self, MachineError> {
         let this = Self::new(kvm, pages)?;
-        let entry = guest::load(&this.memory, program)?;
-        this.vcpu(0)?.with_parked(|vcpu| {
+        this.load_program(program)?;
+        Ok(this)
+    }
+
+    /// Puts the toy guest into a machine of zeroes, about to run its first instruction.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub fn load_program(&self, program: &Program) -> Result<(), MachineError> {
+        let entry = guest::load(&self.memory, program)?;
+        self.vcpu(0)?.with_parked(|vcpu| {
             let mut sregs = vcpu.get_sregs().map_err(|e| SysError::kvm("KVM_GET_SREGS", e))?;
             guest::enter_long_mode(&mut sregs);
             vcpu.set_sregs(&sregs).map_err(|e| SysError::kvm("KVM_SET_SREGS", e))?;
             let regs = guest::entry_registers(entry);
             vcpu.set_regs(&regs).map_err(|e| SysError::kvm("KVM_SET_REGS", e))?;
             Ok(())
-        })?;
-        Ok(this)
+        })
     }
 
     /// The guest's memory.
@@ -254,6 +263,29 @@ impl Machine {
         }
     }
 
+    /// Starts or stops noting which pages the guest writes. Starting forgets what was noted.
+    ///
+    /// # Errors
+    /// KVM refused.
+    pub fn note_writes(&self, on: bool) -> Result<(), MachineError> {
+        Ok(self.vm.note_writes(on)?)
+    }
+
+    /// The pages that the guest wrote since the last call, or since noting started; page tables
+    /// that the processor marked are among them. Stores of the trusted process are not: neither
+    /// those through [`GuestMemory`], nor those to a page that was switched in.
+    ///
+    /// # Errors
+    /// KVM refused: writes are not noted.
+    pub fn written(&self) -> Result<Vec<Gfn>, MachineError> {
+        let mut pages = Vec::new();
+        for (word, start) in self.vm.written()?.into_iter().zip((0..).step_by(64)) {
+            let bits = (0..64).filter(|bit| word >> bit & 1 == 1);
+            pages.extend(bits.filter_map(|bit| self.memory.gfn_of(start + bit)));
+        }
+        Ok(pages)
+    }
+
     /// What a vCPU is doing.
     ///
     /// # Errors
@@ -283,9 +315,6 @@ impl Machine {
     /// # Errors
     /// It runs, or KVM refused; then the vCPU is half changed and must be loaded again.
     pub fn load(&self, vcpu: u8, state: &VcpuState) -> Result<(), MachineError> {
-        let vcpu = self.vcpu(vcpu)?;
-        vcpu.with_parked(|fd| Ok(state.load(&self.vm, fd)?))?;
-        vcpu.revive();
-        Ok(())
+        self.vcpu(vcpu)?.revive(|fd| Ok(state.load(&self.vm, fd)?))
     }
 }

@@ -50,6 +50,11 @@ impl Uffd {
         self.features
     }
 
+    /// The descriptor itself, to hand to who serves it.
+    pub const fn file(&self) -> &std::fs::File {
+        &self.file
+    }
+
     /// Whether touches by a guest arrive too. False: only those by this process's own code.
     pub const fn serves_guests(&self) -> bool {
         self.serves_guests

@@ -3,5 +3,5 @@
 
 pub mod client;
 pub mod server;
-mod viewing;
+pub mod viewing;
 pub mod wire;

@@ -102,7 +102,14 @@ impl Frame {
     /// A frame with arguments, without payload.
     pub const fn new(ask: Ask, a: u64, b: u64) -> Self {
         let (status, length) = (U16::new(0), U64::new(0));
-        Self { magic: MAGIC, ask: U16::new(ask as u16), status, length, a: U64::new(a), b: U64::new(b) }
+        Self {
+            magic: MAGIC,
+            ask: U16::new(ask as u16),
+            status,
+            length,
+            a: U64::new(a),
+            b: U64::new(b),
+        }
     }
 
     /// Sends it with a payload.

@@ -1,7 +1,7 @@
 //! The one gate to a guest's pages: every wish of the management side and every act of the guest
 //! is decided by the core here, and carried out by the platform.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::machine::{Handler, OnFault, Reply};
 
 /// How long a page that somebody else holds is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Pages that go through their phases together.
+const BATCH: usize = 64;
 
 /// Why something was not done to a page. The page is as it was, except after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +91,8 @@ pub struct Guard {
     witness: RwLock<Option<Arc<dyn Witness>>>,
     /// Pages with a replica out, oldest first.
     replicas: Mutex<VecDeque<Gfn>>,
+    /// The open pages, so that nobody has to search for them.
+    open: Mutex<BTreeSet<Gfn>>,
     heard: Mutex<Heard>,
     started: Instant,
 }
@@ -107,6 +111,7 @@ impl Guard {
             shared,
             witness: RwLock::new(None),
             replicas: Mutex::new(VecDeque::new()),
+            open: Mutex::new(BTreeSet::new()),
             heard: Mutex::new(Heard::default()),
             started: Instant::now(),
         }
@@ -125,6 +130,11 @@ impl Guard {
     /// What the guest said and did so far.
     pub fn heard(&self) -> MutexGuard<'_, Heard> {
         lock(&self.heard)
+    }
+
+    /// The pages that are open right now.
+    pub fn open_pages(&self) -> Vec<Gfn> {
+        lock(&self.open).iter().copied().collect()
     }
 
     /// Milliseconds since the gate was made: the ticks of expiries.
@@ -156,7 +166,24 @@ impl Guard {
         self.witnessed(gfn, || self.carry_out(self.decide(gfn, |claim| claim.act(act))?))
     }
 
-    /// Carries out one request for many pages, batch by batch: `each` sees what was done to each.
+    /// Carries out the same act for every page of the guest, batch by batch.
+    ///
+    /// # Errors
+    /// The first denial; what came before it is done.
+    pub fn act_on_all(&self, act: impl Fn(Gfn) -> Act) -> Result<(), Denied> {
+        let mut gfns = self.vm.gfns().peekable();
+        let mut platform = KvmPlatform::new(Arc::clone(&self.shared));
+        while gfns.peek().is_some() {
+            let mut batch = Batch::<BATCH>::new();
+            for gfn in gfns.by_ref().take(BATCH) {
+                let _ = batch.push(self.decide(gfn, |claim| claim.act(act(gfn)))?);
+            }
+            batch.run(&mut platform).map_err(Denied::Fault)?.commit();
+        }
+        Ok(())
+    }
+
+    /// Seals many pages for a stream, batch by batch: `each` sees what was done to each.
     ///
     /// # Errors
     /// The first denial; what came before it is done.
@@ -166,7 +193,6 @@ impl Guard {
         stream: Stream,
         mut each: impl FnMut(Done),
     ) -> Result<(), Denied> {
-        const BATCH: usize = 64;
         for some in gfns.chunks(BATCH) {
             let mut batch = Batch::<BATCH>::new();
             for gfn in some {
@@ -331,6 +357,11 @@ impl Guard {
         let receipts = batch.run(&mut platform).map_err(Denied::Fault)?;
         let receipt = receipts.iter().next().ok_or(Denied::NoSuchPage(gfn.number()))?;
         receipts.commit();
+        if receipt.state.terms().is_some() {
+            lock(&self.open).insert(gfn);
+        } else {
+            lock(&self.open).remove(&gfn);
+        }
         if receipt.state == PageState::Poisoned {
             return Err(Denied::Forged(gfn.number()));
         }

@@ -52,7 +52,7 @@ pub struct KvmPlatform {
 
 impl KvmPlatform {
     /// A handle of the calling thread.
-    pub const fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Shared>) -> Self {
         let (plain, sealed, withdrawn) = (Vec::new(), Vec::new(), Vec::new());
         Self { shared, plain, sealed, outbox: BTreeMap::new(), withdrawn }
     }
@@ -129,10 +129,11 @@ impl Platform for KvmPlatform {
 
     fn fence(&mut self) -> Result<(), ViewFault> {
         // The guest's side needs none: replacing a mapping is synchronous.
-        for gfn in std::mem::take(&mut self.withdrawn) {
-            self.shared.views.punch(gfn)?;
-        }
-        Ok(())
+        let mut withdrawn = std::mem::take(&mut self.withdrawn);
+        withdrawn.sort_unstable();
+        let runs = withdrawn.chunk_by(|a, b| a.number() + 1 == b.number());
+        let mut runs = runs.filter_map(|run| Some((*run.first()?, run.len())));
+        runs.try_for_each(|(first, pages)| self.shared.views.punch(first, pages))
     }
 
     fn fetch(&mut self, page: &Target) -> Result<(), ViewFault> {
@@ -189,7 +190,7 @@ impl Platform for KvmPlatform {
         }
         if matches!(copies, Copies::Replica | Copies::All) {
             self.outbox.remove(&page.gfn);
-            self.shared.views.punch(page.gfn)?;
+            self.shared.views.punch(page.gfn, 1)?;
         }
         Ok(())
     }

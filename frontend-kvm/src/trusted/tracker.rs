@@ -13,8 +13,9 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::poll::PollContext;
 
 use super::guard::Witness;
+use crate::SysError;
 use crate::memory::GuestMemory;
-use crate::sys::{SysError, Uffd};
+use crate::sys::Uffd;
 
 /// Pages protected by one call while the guest runs.
 const CHUNK: usize = 4096;

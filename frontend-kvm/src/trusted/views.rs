@@ -6,14 +6,17 @@
 //! view file takes it from every process that has it mapped, on every CPU, before the call
 //! returns. Whoever kept the page otherwise keeps a page that nobody writes to any more.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{File, Permissions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use view_core::{Gfn, Page};
 
+use crate::SysError;
 use crate::memory::{GuestMemory, MemoryError};
-use crate::sys::{Mapping, MemFd, SysError};
+use crate::sys::{Mapping, MemFd, PAGE};
 
 /// What could not be done to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,10 @@ struct Showing {
 pub struct Views {
     memory: Arc<GuestMemory>,
     view: MemFd,
+    /// The view file again, to store into it.
+    writer: File,
+    /// The view file again, through which nobody can store.
+    reader: File,
     alias: Mapping,
     showing: Vec<Showing>,
 }
@@ -56,8 +63,16 @@ impl Views {
         let pages = memory.pages();
         let view = MemFd::create(c"pageveil-view", pages)?;
         let alias = Mapping::shared(&view)?;
+        let writer = view.as_fd().try_clone_to_owned().map_err(|e| SysError::io("fcntl", &e))?;
+        let writer = File::from(writer);
+        // Who is handed the reader can open the file again, but only with the rights of its mode,
+        // and only its owner can change that.
+        let mode = Permissions::from_mode(0o400);
+        writer.set_permissions(mode).map_err(|e| SysError::io("fchmod", &e))?;
+        let reader = File::open(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        let reader = reader.map_err(|e| SysError::io("open(/proc/self/fd)", &e))?;
         let showing = (0..pages).map(|_| Showing::default()).collect();
-        Ok(Self { memory, view, alias, showing })
+        Ok(Self { memory, view, writer, reader, alias, showing })
     }
 
     /// The guest's memory.
@@ -65,12 +80,9 @@ impl Views {
         &self.memory
     }
 
-    /// A descriptor of the view file through which nobody can write.
-    ///
-    /// # Errors
-    /// The system refused.
-    pub fn read_only(&self) -> Result<OwnedFd, SysError> {
-        crate::sys::reopen_read_only(self.view.as_fd())
+    /// The view file, open for reading only.
+    pub const fn reader(&self) -> &File {
+        &self.reader
     }
 
     /// Copies the guest's page as the guest sees it, once.
@@ -104,11 +116,10 @@ impl Views {
     /// # Errors
     /// No such page, or the page is not open: nothing was stored.
     pub fn write_open(&self, gfn: Gfn, offset: usize, bytes: &[u8]) -> Result<(), ViewFault> {
-        let index = self.memory.index_of(gfn, 1)?;
         if !self.showing(gfn)?.open.load(Ordering::Acquire) {
             return Err(ViewFault::NothingHandedOver(gfn.number()));
         }
-        self.view.write_at(index, offset, bytes).map_err(ViewFault::View)
+        self.store(gfn, offset, bytes)
     }
 
     /// Puts bytes at the page of the view file.
@@ -116,8 +127,7 @@ impl Views {
     /// # Errors
     /// No such page, or the system refused.
     pub fn show_copy(&self, gfn: Gfn, copy: &Page) -> Result<(), ViewFault> {
-        let index = self.memory.index_of(gfn, 1)?;
-        self.view.write_page(index, copy.bytes()).map_err(ViewFault::View)
+        self.store(gfn, 0, copy.bytes())
     }
 
     /// Makes the view file's page the guest's page too. The guest is kept out while the bytes
@@ -158,13 +168,14 @@ impl Views {
         Ok(())
     }
 
-    /// Takes the pages from every process that maps the view file. On return none reaches them.
+    /// Takes `pages` pages from `first` on from every process that maps the view file. On return
+    /// none reaches them.
     ///
     /// # Errors
-    /// The system refused.
-    pub fn punch(&self, gfn: Gfn) -> Result<(), ViewFault> {
-        let index = self.memory.index_of(gfn, 1)?;
-        self.view.punch(index, 1).map_err(ViewFault::View)
+    /// No such pages, or the system refused.
+    pub fn punch(&self, first: Gfn, pages: usize) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(first, pages)?;
+        self.view.punch(index, pages).map_err(ViewFault::View)
     }
 
     /// Shows the guest nothing at this page. On return no vCPU reaches it.
@@ -196,6 +207,16 @@ impl Views {
         closed
             .filter(|(_, showing)| showing.closed.load(Ordering::Acquire))
             .filter_map(|(index, _)| self.memory.gfn_of(index))
+    }
+
+    /// Stores into the view file, within one page.
+    fn store(&self, gfn: Gfn, offset: usize, bytes: &[u8]) -> Result<(), ViewFault> {
+        let index = self.memory.index_of(gfn, 1)?;
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > PAGE) {
+            return Err(ViewFault::View(SysError::new("pwrite", libc::ERANGE)));
+        }
+        let at = (index * PAGE + offset) as u64;
+        self.writer.write_all_at(bytes, at).map_err(|e| SysError::io("pwrite", &e).into())
     }
 
     fn showing(&self, gfn: Gfn) -> Result<&Showing, ViewFault> {

@@ -1,0 +1,146 @@
+//! One guest, two views, end to end on a real KVM: what the management side gets, what it does not,
+//! and what a snapshot brings back.
+
+mod common;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use common::{kvm, until};
+use frontend_kvm::abi::{self, gfn, mailbox};
+use frontend_kvm::control::client::Client;
+use frontend_kvm::control::server::Server;
+use frontend_kvm::guest::place;
+use frontend_kvm::trusted::{TrustedVm, verify};
+use frontend_kvm::{Kvm, Mode, Program};
+use view_core::key::RootKey;
+use view_core::{Page, PageState, VmId};
+
+const PAGES: usize = 0x800;
+
+struct Stage {
+    vm: Arc<TrustedVm>,
+    server: Arc<Server>,
+    program: Program,
+}
+
+impl Stage {
+    fn new(kvm: &Kvm, mode: Mode) -> Self {
+        let program = Program::new(mode, &[7; 32]);
+        let vm = TrustedVm::boot(kvm, &key(), VmId([1; 16]), PAGES, &program).unwrap();
+        let vm = Arc::new(vm);
+        vm.start().unwrap();
+        let me =
+            std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+        let server = Server::new(Arc::clone(&vm), vec![me.unwrap()]);
+        Self { vm, server, program }
+    }
+
+    fn client(&self) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.server.welcome(theirs);
+        Client::over(ours)
+    }
+
+    fn wait_until_it_shares(&self) {
+        until("the guest shares its mailbox", || !self.vm.guard().open_pages().is_empty());
+    }
+
+    fn steps(&self) -> u64 {
+        let memory = self.vm.machine().memory();
+        memory.read_word(place(gfn::COUNTER_B), 0).unwrap()
+    }
+}
+
+fn key() -> RootKey {
+    RootKey::new([9; 32])
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|some| some == needle)
+}
+
+/// 32 bytes of the guest's secret.
+fn needle(program: &Program) -> Vec<u8> {
+    program.secret(0).bytes()[..32].to_vec()
+}
+
+#[test]
+fn management_sees_the_mailbox_and_no_secret() {
+    let Some(kvm) = kvm("management_sees_the_mailbox_and_no_secret") else { return };
+    let stage = Stage::new(&kvm, Mode::Counter);
+    stage.wait_until_it_shares();
+    let mut client = stage.client();
+    let about = client.about().unwrap();
+    assert_eq!((about.pages, about.epoch, about.runnable), (PAGES as u64, 1, true));
+    let mut plain = Page::zeroed();
+    stage.vm.machine().memory().read_page(place(gfn::SECRET), &mut plain).unwrap();
+    let needle = needle(&stage.program);
+    assert!(contains(plain.bytes(), &needle), "the guest has its secret");
+    for first in (0..about.pages).step_by(64) {
+        for page in client.read(first, 64).unwrap() {
+            assert!(!contains(page.bytes.bytes(), &needle), "page {:#x}", page.gfn);
+            let open = page.gfn == gfn::MAILBOX;
+            assert_eq!(page.state.terms().is_some(), open);
+            assert_eq!(page.sealed.is_none(), open);
+            assert_eq!(page.bytes.bytes().starts_with(&mailbox::GREETING), open);
+        }
+    }
+}
+
+#[test]
+fn a_mapped_view_shows_sealed_pages_and_the_live_mailbox() {
+    let Some(kvm) = kvm("a_mapped_view_shows_sealed_pages_and_the_live_mailbox") else { return };
+    let stage = Stage::new(&kvm, Mode::Counter);
+    stage.wait_until_it_shares();
+    let view = stage.client().view().unwrap();
+    let needle = needle(&stage.program);
+    let mut page = Page::zeroed();
+    for index in 0..view.pages {
+        view.mapping().read(index, &mut page).unwrap();
+        assert!(!contains(page.bytes(), &needle), "page {index:#x}");
+        assert!(index == gfn::MAILBOX as usize || page.bytes().iter().any(|byte| *byte != 0));
+    }
+    let steps = || view.mapping().word(gfn::MAILBOX as usize, mailbox::STEPS as usize).unwrap();
+    let first = steps();
+    until("the mailbox moves while we look", || steps() > first);
+    assert!(stage.vm.guard().vm().state(place(0x700)).unwrap() == PageState::Replica);
+}
+
+#[test]
+fn a_snapshot_of_a_running_guest_goes_on_where_it_was() {
+    let Some(kvm) = kvm("a_snapshot_of_a_running_guest_goes_on_where_it_was") else { return };
+    let stage = Stage::new(&kvm, Mode::Counter);
+    stage.wait_until_it_shares();
+    let before = stage.steps();
+    let file = tempfile();
+    let taken = stage.client().snapshot(&mut &file, |_| {}).unwrap();
+    let after = stage.steps();
+    assert_eq!(file.metadata().unwrap().len(), taken.bytes);
+    let mut hits = 0;
+    let needle = needle(&stage.program);
+    let count = |page: &Page| hits += u64::from(contains(page.bytes(), &needle));
+    let verified = verify(&key(), &file, None, count).unwrap();
+    assert!(hits >= 1, "the owner's key opens the secret");
+    let image = std::fs::read(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+    assert!(!contains(&image.unwrap(), &needle), "the image holds no secret in plain");
+
+    let restored = TrustedVm::restore(&kvm, &key(), &file, Some(verified.root)).unwrap();
+    let memory = restored.machine().memory();
+    let [a, b] =
+        [gfn::COUNTER_A, gfn::COUNTER_B].map(|page| memory.read_word(place(page), 0).unwrap());
+    assert!(a == b || a == b + 1, "one moment: {a} and {b}");
+    assert!((before..=after).contains(&b), "{before} <= {b} <= {after}");
+    assert_eq!(restored.incarnation().epoch.0, 2);
+    restored.start().unwrap();
+    until("it goes on", || memory.read_word(place(gfn::COUNTER_B), 0).unwrap() > b + 1000);
+    assert_eq!(restored.guard().open_pages(), [place(abi::gfn::MAILBOX)]);
+}
+
+fn tempfile() -> std::fs::File {
+    let path = std::env::temp_dir().join(format!("pageveil-{}-{:p}", std::process::id(), &PAGES));
+    let file =
+        std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path);
+    std::fs::remove_file(&path).unwrap();
+    file.unwrap()
+}
