@@ -10,9 +10,7 @@ use view_core::image::{
 use view_core::suite::siv::Siv512;
 use view_core::{Epoch, VmId};
 
-use super::sealed::{
-    epoch_key, gfn, header, mixed, part, private, refusal, root_key, seal, tables, tiny,
-};
+use super::sealed::{epoch_key, gfn, header, part, private, refusal, root_key, seal, tables, tiny};
 use super::writing::receipt;
 
 /// The tiny image: two bodies, one block of state, two records, a trailer.

@@ -158,9 +158,41 @@ fn a_page_that_was_open_is_evidence_and_a_private_one_is_not() {
                 assert_eq!((gfn, evidence.kind(), perm, mask), (page, kind, had_perm, had_mask));
             }
             (Ok(Proposal::Unshare { gfn }), PageState::Private) => assert_eq!(gfn, page),
-            (Err(NoEvidence::NoSuchPage(4)), _) => assert_eq!(page, sealed::gfn(4)),
+            (Err(NoEvidence::NoSuchPage(4)), _) => assert_eq!(page.number(), 4),
             (inferred, state) => panic!("{inferred:?} from {state:?}"),
         }
+    }
+}
+
+#[test]
+fn every_refusal_says_what_is_wrong_and_where() {
+    let (expected, found) = (4096, 17);
+    let refusals = [
+        (ImageError::NotAnImage, "not a sealed image"),
+        (ImageError::UnknownFormat(9), "format 9"),
+        (ImageError::UnknownSuite(9), "suite 9"),
+        (ImageError::WrongKey, "key"),
+        (ImageError::HeaderForged, "the header was changed"),
+        (ImageError::Reserved(112), "byte 112"),
+        (ImageError::TooManyPages(5), "5 pages"),
+        (ImageError::StateTooLong(5), "5 bytes of state"),
+        (ImageError::Truncated { expected, found }, "cut short: 17 bytes of 4096"),
+        (ImageError::TooLong { expected: 17, found: 4096 }, "ends after 17"),
+        (ImageError::WrongBuffer { expected, found }, "17 bytes for a part of 4096"),
+        (ImageError::TrailerForged, "the trailer was changed"),
+        (ImageError::NotPinned, "not the pinned image"),
+        (ImageError::RecordsForged, "the records were changed"),
+        (ImageError::BadRecord(gfn(0x2a)), "page 0x2a"),
+        (ImageError::StateForged, "the state of CPUs and devices was changed"),
+        (ImageError::PageForged(gfn(0x2a)), "page 0x2a was changed"),
+        (ImageError::OutOfOrder(gfn(0x2a)), "page 0x2a is not the next"),
+        (ImageError::NotForThisImage(gfn(0x2a)), "page 0x2a was not sealed for"),
+        (ImageError::Unfinished { recorded: 1, pages: 3 }, "only 1 of 3 pages"),
+    ];
+    for (refusal, said) in refusals {
+        let text = refusal.to_string();
+        assert!(text.contains(said), "{text}");
+        assert!(!text.contains("  ") && !text.contains('\n'), "{text}");
     }
 }
 
