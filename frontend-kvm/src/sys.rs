@@ -13,7 +13,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use vmm_sys_util::errno::Error as Errno;
 use vmm_sys_util::ioctl::{ioctl_expr, ioctl_with_mut_ref, ioctl_with_val};
@@ -23,32 +23,7 @@ pub const PAGE: usize = view_core::PAGE_SIZE;
 /// Words in a page.
 pub const WORDS: usize = PAGE / 8;
 
-/// A system call that failed: which, and the kernel's number for why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{call} failed: {}", std::io::Error::from_raw_os_error(*errno))]
-pub struct SysError {
-    /// The call, by its name in the manual.
-    pub call: &'static str,
-    /// The error number.
-    pub errno: i32,
-}
-
-impl SysError {
-    /// The failure of `call` with error `errno`.
-    pub const fn new(call: &'static str, errno: i32) -> Self {
-        Self { call, errno }
-    }
-
-    /// The failure of `call`, as the standard library tells it.
-    pub fn io(call: &'static str, error: &std::io::Error) -> Self {
-        Self::new(call, error.raw_os_error().unwrap_or(libc::EIO))
-    }
-
-    /// The failure of `call`, as KVM's crate tells it.
-    pub(crate) fn kvm(call: &'static str, error: Errno) -> Self {
-        Self::new(call, error.errno())
-    }
-}
+pub use crate::error::SysError;
 
 type Result<T> = std::result::Result<T, SysError>;
 
@@ -320,18 +295,29 @@ pub(crate) struct WindowedVcpu {
 impl WindowedVm {
     /// Gives the VM its memory: slot 0, from guest address 0.
     pub(crate) fn new(vm: VmFd, window: Arc<GuestWindow>) -> Result<Self> {
+        let this = Self { vm, window };
+        this.note_writes(false)?;
+        Ok(this)
+    }
+
+    /// Whether KVM notes the pages that its guest writes.
+    pub(crate) fn note_writes(&self, on: bool) -> Result<()> {
         let slot = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: (window.pages() * PAGE) as u64,
-            userspace_addr: window.range.base.as_ptr() as u64,
+            flags: if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+            memory_size: (self.window.pages() * PAGE) as u64,
+            userspace_addr: self.window.range.base.as_ptr() as u64,
+            ..Default::default()
         };
         // SAFETY: the range stays mapped and ours while the VM or a vCPU of it can run, since each
         // is kept in one struct with a share of the window.
-        unsafe { vm.set_user_memory_region(slot) }
-            .map_err(|e| SysError::kvm("KVM_SET_USER_MEMORY_REGION", e))?;
-        Ok(Self { vm, window })
+        unsafe { self.vm.set_user_memory_region(slot) }
+            .map_err(|e| SysError::kvm("KVM_SET_USER_MEMORY_REGION", e))
+    }
+
+    /// A bit for each page written since the last call.
+    pub(crate) fn written(&self) -> Result<Vec<u64>> {
+        let log = self.vm.get_dirty_log(0, self.window.pages() * PAGE);
+        log.map_err(|e| SysError::kvm("KVM_GET_DIRTY_LOG", e))
     }
 
     pub(crate) fn vcpu(&self, number: u8) -> Result<WindowedVcpu> {

@@ -56,6 +56,7 @@ struct Shared {
 /// A vCPU. Its thread is there from `start` to `stop`.
 pub(crate) struct Vcpu {
     shared: Arc<Shared>,
+    /// Held for the length of start, pause, resume and stop, and taken before the status.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -109,9 +110,12 @@ impl Vcpu {
 
     /// On return the vCPU doesn't run, its last exit is complete, and its handler has returned.
     pub(crate) fn pause(&self) -> VcpuStatus {
+        let thread = lock(&self.thread);
         let mut status = self.shared.lock();
-        self.shared.wish(Want::Pause, &mut status);
-        self.kick();
+        self.shared.run_no_more(&mut status);
+        if let Some(thread) = &*thread {
+            self.shared.kick(thread);
+        }
         while *status == VcpuStatus::Running {
             status = wait(&self.shared.changed, status);
         }
@@ -119,7 +123,8 @@ impl Vcpu {
     }
 
     pub(crate) fn resume(&self) -> Result<(), MachineError> {
-        if lock(&self.thread).is_none() {
+        let thread = lock(&self.thread);
+        if thread.is_none() {
             return Err(MachineError::NotStarted);
         }
         let mut status = self.shared.lock();
@@ -134,16 +139,13 @@ impl Vcpu {
 
     /// On return the thread is gone.
     pub(crate) fn stop(&self) {
-        let Some(thread) = lock(&self.thread).take() else { return };
+        let mut held = lock(&self.thread);
+        let Some(thread) = held.take() else { return };
         self.shared.wish(Want::Stop, &mut self.shared.lock());
         self.shared.kick(&thread);
         // A handler's panic is kept as a crash by then.
         let _ = thread.join();
-        let mut status = self.shared.lock();
-        self.shared.wish(Want::Pause, &mut status);
-        if *status == VcpuStatus::Running {
-            *status = VcpuStatus::Paused;
-        }
+        self.shared.wish(Want::Pause, &mut self.shared.lock());
     }
 
     pub(crate) fn status(&self) -> VcpuStatus {
@@ -152,10 +154,7 @@ impl Vcpu {
 
     /// Waits until the vCPU does not run by itself, or the time is over.
     pub(crate) fn wait(&self, most: std::time::Duration) -> VcpuStatus {
-        let busy = |status: &mut VcpuStatus| {
-            *status == VcpuStatus::Running
-                || (*status == VcpuStatus::Paused && self.shared.wants() == Want::Run as u8)
-        };
+        let busy = |status: &mut VcpuStatus| self.shared.is_busy(*status);
         let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), most, busy);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
@@ -166,25 +165,25 @@ impl Vcpu {
         work: impl FnOnce(&VcpuFd) -> Result<T, MachineError>,
     ) -> Result<T, MachineError> {
         let status = self.shared.lock();
-        if *status == VcpuStatus::Running {
+        if self.shared.is_busy(*status) {
             return Err(MachineError::NotPaused);
         }
         work(&lock(&self.shared.vcpu).fd)
     }
 
-    /// After new state was loaded: whatever the vCPU was before, it can go on.
-    pub(crate) fn revive(&self) {
+    /// The same for new state: whatever the vCPU was before, it can go on then.
+    pub(crate) fn revive(
+        &self,
+        work: impl FnOnce(&VcpuFd) -> Result<(), MachineError>,
+    ) -> Result<(), MachineError> {
         let mut status = self.shared.lock();
-        if *status != VcpuStatus::Running {
-            self.shared.wish(Want::Pause, &mut status);
-            *status = VcpuStatus::Paused;
+        if self.shared.is_busy(*status) {
+            return Err(MachineError::NotPaused);
         }
-    }
-
-    fn kick(&self) {
-        if let Some(thread) = &*lock(&self.thread) {
-            self.shared.kick(thread);
-        }
+        work(&lock(&self.shared.vcpu).fd)?;
+        self.shared.run_no_more(&mut status);
+        *status = VcpuStatus::Paused;
+        Ok(())
     }
 }
 
@@ -228,6 +227,19 @@ impl Shared {
     fn wish(&self, want: Want, _held: &mut MutexGuard<'_, VcpuStatus>) {
         self.want.store(want as u8, Ordering::SeqCst);
         self.changed.notify_all();
+    }
+
+    /// If running is wanted, wishes for a pause. A wish to stop stands.
+    fn run_no_more(&self, held: &mut MutexGuard<'_, VcpuStatus>) {
+        if self.wants() == Want::Run as u8 {
+            self.wish(Want::Pause, held);
+        }
+    }
+
+    /// Whether the vCPU runs or is about to.
+    fn is_busy(&self, status: VcpuStatus) -> bool {
+        let about_to = status == VcpuStatus::Paused && self.wants() == Want::Run as u8;
+        about_to || status == VcpuStatus::Running
     }
 
     fn wants(&self) -> u8 {
@@ -301,7 +313,7 @@ impl Shared {
                 GuestEvent::Console(_) | GuestEvent::Unknown(_) => {}
             }
             if let Reply::Pause(_) = reply {
-                self.wish(Want::Pause, &mut self.lock());
+                self.run_no_more(&mut self.lock());
                 self.exit_now(EXIT_NOW);
             }
         }

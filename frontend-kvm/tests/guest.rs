@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Ear, LONG, boot, kvm, page, steps, until, until_ready, word};
 use frontend_kvm::abi::{self, code, gfn, mailbox, status};
-use frontend_kvm::{Crash, Doorbell, GuestEvent, Machine, MachineError, Mode, Program, VcpuStatus};
+use frontend_kvm::{
+    Crash, Doorbell, GuestEvent, Handler, Machine, MachineError, Mode, OnFault, Program, Reply,
+    VcpuStatus,
+};
 use view_core::{Gfn, MaskId, Perm};
 
 #[test]
@@ -130,6 +134,83 @@ fn a_bad_guest_is_refused_everything() {
     assert_eq!(formed, 2, "only the two well-formed doorbells may reach the handler");
     let malformed = heard.iter().filter(|event| matches!(event, GuestEvent::Malformed(_))).count();
     assert_eq!(malformed as u64, abi::TRIES - 3 + 2);
+}
+
+/// Parks the vCPU at every `STEP`.
+struct Parker;
+
+impl Handler for Parker {
+    fn event(&self, _vcpu: u8, _event: GuestEvent) -> Reply {
+        Reply::Pause(code::DONE)
+    }
+
+    fn fault(&self, _vcpu: u8) -> OnFault {
+        OnFault::Stop
+    }
+}
+
+#[test]
+fn a_handler_can_park_the_guest_at_a_doorbell() {
+    let Some(kvm) = kvm("a_handler_can_park_the_guest_at_a_doorbell") else { return };
+    let (machine, _) = boot(&kvm, Mode::Spin, |boot| boot.step_every = 10);
+    machine.start(Arc::new(Parker)).unwrap();
+    for turn in 1..=50 {
+        assert_eq!(machine.wait(0, LONG).unwrap(), VcpuStatus::Paused);
+        assert_eq!(steps(&machine), turn * 10);
+        machine.resume().unwrap();
+    }
+    machine.stop();
+}
+
+/// Panics at the first event.
+struct Clumsy;
+
+impl Handler for Clumsy {
+    fn event(&self, _vcpu: u8, _event: GuestEvent) -> Reply {
+        panic!("on purpose")
+    }
+
+    fn fault(&self, _vcpu: u8) -> OnFault {
+        OnFault::Stop
+    }
+}
+
+#[test]
+fn a_handler_that_panics_stops_its_guest_and_nothing_else() {
+    let Some(kvm) = kvm("a_handler_that_panics_stops_its_guest_and_nothing_else") else { return };
+    let (machine, _) = boot(&kvm, Mode::Spin, |boot| boot.step_every = 10);
+    machine.start(Arc::new(Clumsy)).unwrap();
+    assert_eq!(machine.wait(0, LONG).unwrap(), VcpuStatus::Crashed(Crash::Handler));
+    machine.pause();
+    machine.stop();
+}
+
+#[test]
+fn machines_start_and_stop_in_any_order() {
+    let Some(kvm) = kvm("machines_start_and_stop_in_any_order") else { return };
+    let (machine, ear) = boot(&kvm, Mode::Spin, |boot| boot.step_every = 3);
+    std::thread::scope(|scope| {
+        for turn in 0..4 {
+            let (machine, ear) = (&machine, &ear);
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    // Refusals are fine: another thread was first. What counts is that none hangs.
+                    let _ = match turn {
+                        0 => machine.start(ear.clone()),
+                        1 => machine.resume(),
+                        2 => machine.save(0).map(|_| ()),
+                        _ => Ok(machine.pause()),
+                    };
+                    if turn == 0 {
+                        machine.stop();
+                    }
+                }
+            });
+        }
+    });
+    machine.start(ear).unwrap();
+    let now = steps(&machine);
+    until("it counts", || steps(&machine) > now);
 }
 
 #[test]
