@@ -1,0 +1,315 @@
+//! Published configurations: how large a world is explored, and what must be met in it.
+
+use view_core::Perm;
+use view_core::suite::Stream;
+
+use crate::event::{Ask, Event, PageRef, Term};
+
+/// The bounds of one exploration. Everything is finite because of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// How many pages each VM has.
+    pub pages: &'static [u8],
+    /// How many frames there are.
+    pub frames: u8,
+    /// How many replicas may be out at once.
+    pub replicas: u8,
+    /// How many CPUs run guests and the management side. Batches run on the first ones.
+    pub cpus: u8,
+    /// How often a page may be sealed.
+    pub versions: u8,
+    /// How many times guests store.
+    pub stores: u8,
+    /// How many batches may be in flight.
+    pub batches: u8,
+    /// How many plans a batch may have.
+    pub plans: u8,
+    /// How many batches may be dropped.
+    pub drops: u8,
+    /// How many platform calls may fail.
+    pub faults: u8,
+    /// How often the host may crash.
+    pub restarts: u8,
+    /// Whether pages are accepted and VMs launched before exploration begins.
+    pub launched: bool,
+    /// Whether the management side maps and writes frames that are nobody's.
+    pub raw: bool,
+    /// Which asks occur; frames in them stand for any frame.
+    pub asks: &'static [Ask],
+    /// The `sometimes` properties that have to be reached.
+    pub reaches: &'static [&'static str],
+}
+
+const MAP: Ask = Ask::Map(Perm::Read);
+const MAP_WRITABLE: Ask = Ask::Map(Perm::ReadWrite);
+const SHARE: Ask = Ask::Share(Perm::Read, Term::Never);
+const SHARE_WRITABLE: Ask = Ask::Share(Perm::ReadWrite, Term::Never);
+const SHARE_ONCE: Ask = Ask::Share(Perm::Read, Term::Once);
+const SHARE_TICK: Ask = Ask::Share(Perm::Read, Term::Tick);
+
+/// Every kind of ask, for tests that go through the whole table.
+pub const ALL_ASKS: &[Ask] = &[
+    MAP,
+    MAP_WRITABLE,
+    Ask::Unmap,
+    Ask::Export(Stream::View),
+    Ask::Export(Stream::Image),
+    Ask::Seal,
+    Ask::PageOut,
+    Ask::PageIn(0),
+    Ask::Destroy,
+    Ask::Accept(0),
+    Ask::Launch,
+    Ask::Touch,
+    SHARE,
+    SHARE_WRITABLE,
+    SHARE_ONCE,
+    SHARE_TICK,
+    Ask::Unshare,
+    Ask::Exclude(true),
+    Ask::Exclude(false),
+];
+
+/// One page, two CPUs, one batch, one crash: the default.
+pub const PAGE: Config = Config {
+    name: "page",
+    purpose: "one page and everything that can be done to it, one batch at a time",
+    pages: &[1],
+    frames: 1,
+    replicas: 1,
+    cpus: 2,
+    versions: 2,
+    stores: 1,
+    batches: 1,
+    plans: 1,
+    drops: 1,
+    faults: 0,
+    restarts: 0,
+    launched: true,
+    raw: true,
+    asks: &[
+        MAP,
+        Ask::Unmap,
+        Ask::Export(Stream::Image),
+        Ask::Seal,
+        Ask::PageOut,
+        Ask::PageIn(0),
+        Ask::Destroy,
+        Ask::Accept(0),
+        Ask::Touch,
+        SHARE_WRITABLE,
+        Ask::Unshare,
+    ],
+    reaches: &[
+        "a guest read its page back after it was sealed",
+        "the management side remembered a mapping that was withdrawn",
+        "a forged page was refused and the VM stopped",
+        "a plan was dropped before its first step",
+        "a batch was dropped half way",
+        "the management side wrote to an open page",
+        "a frame was given back and offered again",
+    ],
+};
+
+/// The seven names that tests and the command line use, smallest first.
+pub const CONFIGS: &[Config] = &[
+    Config {
+        name: "build",
+        purpose: "a VM is built, launched and used, with everything that may go wrong on the way",
+        pages: &[1],
+        launched: false,
+        drops: 1,
+        faults: 1,
+        versions: 1,
+        asks: &[
+            MAP,
+            MAP_WRITABLE,
+            Ask::Unmap,
+            Ask::Accept(0),
+            Ask::Launch,
+            Ask::Destroy,
+            SHARE,
+            Ask::Unshare,
+        ],
+        reaches: &["a page was filled by the management side and launched"],
+        ..PAGE
+    },
+    PAGE,
+    Config {
+        name: "terms",
+        purpose: "pages open for once, until a deadline, to read; exclusion from checkpoints",
+        asks: &[
+            MAP,
+            MAP_WRITABLE,
+            Ask::Unmap,
+            Ask::Export(Stream::Image),
+            SHARE,
+            SHARE_ONCE,
+            SHARE_TICK,
+            Ask::Unshare,
+            Ask::Exclude(true),
+            Ask::Exclude(false),
+        ],
+        raw: false,
+        versions: 3,
+        reaches: &[
+            "a page closed because its time was over",
+            "a page closed when it was first unmapped",
+            "an excluded page was exported",
+        ],
+        ..PAGE
+    },
+    Config {
+        name: "replay",
+        purpose: "sealed pages come back forged, old, or swapped, with three versions",
+        frames: 1,
+        cpus: 1,
+        versions: 3,
+        stores: 3,
+        drops: 0,
+        raw: false,
+        asks: &[
+            MAP,
+            Ask::Unmap,
+            Ask::Export(Stream::Image),
+            Ask::Seal,
+            Ask::PageOut,
+            Ask::PageIn(0),
+            Ask::Touch,
+        ],
+        reaches: &["an older page was handed over", "a replica was handed over as a page"],
+        ..PAGE
+    },
+    Config {
+        name: "faults",
+        purpose: "the platform fails at any call, before or after it did its work",
+        faults: 1,
+        drops: 0,
+        versions: 2,
+        raw: false,
+        reaches: &["a platform call failed and the page was closed"],
+        ..PAGE
+    },
+    Config {
+        name: "pages",
+        purpose: "two pages in two batches at once that compete for frames and one replica",
+        pages: &[2],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        stores: 2,
+        batches: 2,
+        drops: 0,
+        raw: false,
+        asks: &[
+            MAP,
+            Ask::Unmap,
+            Ask::Seal,
+            Ask::PageOut,
+            Ask::PageIn(0),
+            Ask::Touch,
+            SHARE,
+            Ask::Unshare,
+        ],
+        reaches: &[
+            "two batches were in flight",
+            "a frame changed hands between pages",
+            "the sealed bytes of another page were handed over",
+        ],
+        ..PAGE
+    },
+    Config {
+        name: "batch",
+        purpose: "two plans in one batch that is dropped or fails at any step",
+        pages: &[2],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        plans: 2,
+        drops: 1,
+        faults: 1,
+        raw: false,
+        asks: &[MAP, Ask::Unmap, Ask::Seal, Ask::PageOut, SHARE, Ask::Unshare],
+        reaches: &["one fence served two pages"],
+        ..PAGE
+    },
+    Config {
+        name: "guests",
+        purpose: "two VMs with a page each: frames and sealed pages of one offered to the other",
+        pages: &[1, 1],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        stores: 2,
+        drops: 0,
+        asks: &[MAP, Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Touch],
+        reaches: &["the sealed bytes of another VM were handed over"],
+        ..PAGE
+    },
+    Config {
+        name: "restart",
+        purpose: "the host crashes and starts again; sealed pages of the life before come back",
+        frames: 1,
+        cpus: 1,
+        versions: 2,
+        stores: 2,
+        drops: 1,
+        restarts: 1,
+        launched: false,
+        raw: false,
+        asks: &[MAP, Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Accept(0), Ask::Touch],
+        reaches: &["the sealed bytes of an earlier life were handed over"],
+        ..PAGE
+    },
+];
+
+impl Config {
+    /// The published configuration with this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        CONFIGS.iter().find(|config| config.name == name)
+    }
+
+    /// The pages that there are.
+    pub fn page_refs(&self) -> impl Iterator<Item = PageRef> + use<> {
+        (0_u8..).zip(self.pages).flat_map(|(vm, pages)| {
+            (0..*pages).map(move |gfn| PageRef { vm, gfn })
+        })
+    }
+
+    /// What happens before exploration begins: every page accepted and private, if so configured.
+    pub fn setup(&self) -> Vec<Event> {
+        if !self.launched {
+            return Vec::new();
+        }
+        let vms = (0_u8..).zip(self.pages).map(|(vm, _)| Event::LaunchVm(vm));
+        let pages = (0_u8..).zip(self.page_refs()).flat_map(|(frame, page)| {
+            let accept = Event::Begin(0, page, Ask::Accept(frame));
+            // Withdraw, fence, scrub, grant, commit.
+            [Event::Offer(frame, page), accept].into_iter().chain([Event::Step(0); 5])
+        });
+        vms.chain(pages).collect()
+    }
+
+    /// The bounds in words, for reports.
+    pub fn bounds(&self) -> String {
+        format!(
+            "pages {:?}, frames {}, replicas {}, cpus {}, versions {}, stores {}, batches {}, \
+             plans {}, drops {}, faults {}, restarts {}",
+            self.pages,
+            self.frames,
+            self.replicas,
+            self.cpus,
+            self.versions,
+            self.stores,
+            self.batches,
+            self.plans,
+            self.drops,
+            self.faults,
+            self.restarts
+        )
+    }
+}

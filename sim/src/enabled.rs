@@ -1,0 +1,198 @@
+//! What can happen next, within the bounds: guests, the trusted side, and every attack.
+//!
+//! Events that would certainly do nothing are left out, by the blackboard table and by looking at
+//! mappings; a test shows separately that what is refused is refused.
+
+use view_core::{Ownership, PageState, Perm};
+
+use crate::bytes::{Bytes, Seal};
+use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
+use crate::machine::{FRAMES, VMS};
+use crate::table;
+use crate::world::{PLANS, World};
+
+impl World<'_> {
+    /// Every event that may come next.
+    pub fn enabled(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.batches(&mut events);
+        self.guests(&mut events);
+        self.management(&mut events);
+        self.frames(&mut events);
+        self.handovers(&mut events);
+        let unlaunched = (0_u8..).zip(self.config.pages).filter(|(vm, _)| {
+            !self.launched[usize::from(*vm)]
+        });
+        events.extend(unlaunched.map(|(vm, _)| Event::LaunchVm(vm)));
+        let has_deadline = |page: PageRef| self.ghost(page).term == Some(Term::Tick);
+        if !self.ticked && self.config.page_refs().any(has_deadline) {
+            events.push(Event::Tick);
+        }
+        if self.life < usize::from(self.config.restarts) {
+            events.push(Event::Restart);
+        }
+        events
+    }
+
+    fn batches(&self, events: &mut Vec<Event>) {
+        let [_, drops, faults] = self.used;
+        let mut idle = None;
+        for (cpu, flight) in (0..self.config.batches).zip(&self.flights) {
+            let Some(flight) = flight else {
+                idle = idle.or(Some(cpu));
+                continue;
+            };
+            events.push(Event::Step(cpu));
+            if drops < self.config.drops {
+                events.push(Event::Drop(cpu));
+            }
+            if faults < self.config.faults {
+                events.push(Event::Fault(cpu, FaultTime::Early));
+                events.push(Event::Fault(cpu, FaultTime::Late));
+            }
+            let room = usize::from(self.config.plans).min(PLANS);
+            if flight.steps == 0 && flight.asks.len() < room {
+                self.asks(|page, ask| events.push(Event::Join(cpu, page, ask)));
+            }
+        }
+        if let Some(cpu) = idle {
+            self.asks(|page, ask| events.push(Event::Begin(cpu, page, ask)));
+        }
+    }
+
+    fn asks(&self, mut found: impl FnMut(PageRef, Ask)) {
+        for page in self.config.page_refs().filter(|page| !self.is_busy(*page)) {
+            let state = self.state(page);
+            let spent = self.version(page) >= u64::from(self.config.versions);
+            let once = self.ghost(page).term == Some(Term::Once);
+            let launched = self.launched[usize::from(page.vm)];
+            for ask in self.config.asks.iter().copied() {
+                let burns = table::burns(state, ask) && (once || ask != Ask::Unmap);
+                // What a page may always be asked, even when its versions are spent.
+                let over = burns && spent && ask != Ask::Unshare;
+                if over || table::after(state, ask, once, launched).is_none() {
+                    continue;
+                }
+                if self.may_ask(page, ask) {
+                    self.in_frames(page, ask, |ask| found(page, ask));
+                }
+            }
+        }
+    }
+
+    /// Guests act only while they run; a clock that ticked closes pages for them.
+    fn may_ask(&self, page: PageRef, ask: Ask) -> bool {
+        let overdue = || self.ticked && self.ghost(page).term == Some(Term::Tick);
+        match ask {
+            Ask::Touch | Ask::Share(..) | Ask::Exclude(_) => self.runs(page.vm),
+            Ask::Unshare => self.runs(page.vm) || overdue(),
+            Ask::Map(Perm::ReadWrite) => {
+                let state = self.state(page);
+                state == PageState::Building || state.terms().is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// An ask about a frame stands for one ask for each frame that was offered.
+    fn in_frames(&self, page: PageRef, ask: Ask, mut found: impl FnMut(Ask)) {
+        let offered = |number: &u8| {
+            let owner = self.ownership(*number);
+            matches!(owner, Ownership::Offered(vm, gfn)
+                if u64::from(vm.0) == u64::from(page.vm) && gfn.number() == u64::from(page.gfn))
+        };
+        match ask {
+            Ask::PageIn(_) => {
+                (0..self.config.frames).filter(offered).for_each(|frame| found(Ask::PageIn(frame)));
+            }
+            Ask::Accept(_) => {
+                (0..self.config.frames).filter(offered).for_each(|frame| found(Ask::Accept(frame)));
+            }
+            _ => found(ask),
+        }
+    }
+
+    fn guests(&self, events: &mut Vec<Event>) {
+        for page in self.config.page_refs().filter(|page| self.runs(page.vm)) {
+            for cpu in 0..self.config.cpus {
+                let remembered = self.machine.tlbs[usize::from(cpu)].guest[page.index()];
+                let mapped = self.machine.guest_table[page.index()];
+                if remembered.or(mapped).is_none() {
+                    continue;
+                }
+                if remembered.is_none() {
+                    events.push(Event::GuestLoad(cpu, page));
+                }
+                if self.used[0] < self.config.stores {
+                    events.push(Event::GuestStore(cpu, page));
+                }
+            }
+        }
+    }
+
+    fn management(&self, events: &mut Vec<Event>) {
+        for place in Phys::all() {
+            for cpu in 0..self.config.cpus {
+                let remembered = self.machine.tlbs[usize::from(cpu)].host[place.index()];
+                let Some(perm) = remembered.or(self.machine.host_table[place.index()]) else {
+                    continue;
+                };
+                if remembered.is_none() {
+                    events.push(Event::ManageLoad(cpu, place));
+                }
+                if perm == Perm::ReadWrite && self.machine.at(place) != Bytes::PUBLIC {
+                    events.push(Event::ManageStore(cpu, place));
+                }
+            }
+        }
+        // Only a wrong frontend listens.
+        if self.mutant.is_some() && self.flights.iter().all(Option::is_none) {
+            let closed = |page: &PageRef| self.state(*page) == PageState::Private;
+            events.extend(self.config.page_refs().filter(closed).map(Event::Claim));
+        }
+    }
+
+    fn frames(&self, events: &mut Vec<Event>) {
+        debug_assert!(usize::from(self.config.frames) <= FRAMES && self.config.pages.len() <= VMS);
+        for number in 0..self.config.frames {
+            let wanting = |page: &PageRef| {
+                matches!(self.state(*page), PageState::Free | PageState::PagedOut)
+            };
+            match self.ownership(number) {
+                Ownership::Free => {
+                    let pages = self.config.page_refs().filter(wanting);
+                    events.extend(pages.map(|page| Event::Offer(number, page)));
+                }
+                Ownership::Offered(vm, gfn) => {
+                    let small = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
+                    let page = PageRef { vm: small(u64::from(vm.0)), gfn: small(gfn.number()) };
+                    events.push(Event::Retract(number, page));
+                    // To map it earlier than this makes no difference to anybody.
+                    if self.config.raw && self.machine.host_table[usize::from(number)].is_none() {
+                        events.push(Event::ManageMap(number));
+                    }
+                }
+                Ownership::Owned(..) | Ownership::Quarantined(..) => {}
+            }
+        }
+    }
+
+    /// Whatever the management side was ever given can be handed over for a page that is out.
+    fn handovers(&self, events: &mut Vec<Event>) {
+        for page in self.config.page_refs() {
+            let out = self.state(page) == PageState::PagedOut;
+            // Only a wrong platform reads again what it has fetched.
+            let again = self.mutant.is_some() && self.state(page) == PageState::Sealed;
+            if !out && !again {
+                continue;
+            }
+            let handed = self.machine.handed[page.index()];
+            if handed != Bytes::PUBLIC {
+                events.push(Event::Hand(page, Handed::Forged));
+            }
+            let others = |seal: &&Seal| handed != Bytes::Sealed(**seal);
+            let known = self.machine.known.iter().filter(others);
+            events.extend(known.map(|seal| Event::Hand(page, Handed::Known(seal.label))));
+        }
+    }
+}

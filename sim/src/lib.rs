@@ -1,0 +1,22 @@
+//! A deterministic machine, an adversary, and an explorer that lets things happen between any two
+//! steps of the shipped core.
+//!
+//! Nothing here knows a clock, a random number, a thread or a frontend: one trace is one run.
+#![forbid(unsafe_code)]
+
+pub mod bytes;
+pub mod config;
+mod digest;
+mod enabled;
+pub mod event;
+pub mod explore;
+pub mod host;
+pub mod invariant;
+pub mod machine;
+pub mod mutant;
+pub mod report;
+pub mod sometimes;
+pub mod table;
+pub mod trace;
+pub mod world;
+pub mod wrong;

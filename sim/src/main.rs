@@ -1,0 +1,142 @@
+//! The model checker's door for people: check configurations, hunt mutants, replay traces.
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+#[expect(clippy::disallowed_types, reason = "times a whole run; nothing in the model sees it")]
+use std::time::Instant;
+
+use sim::config::{CONFIGS, Config};
+use sim::explore::{Hunt, Outcome, explore};
+use sim::mutant::{Entry, MUTANTS};
+use sim::report;
+use sim::trace::Trace;
+
+const USAGE: &str = "\
+Explores the shipped core between any two steps, on a simulated machine, under attack.
+
+usage: sim check [--config NAME] [--json]    every reachable state; all configurations, or one
+       sim mutants [--json]                  machines that are wrong on purpose; all must be caught
+       sim replay FILE                       one trace, and what does not hold after it
+       sim list                              configurations and their bounds
+
+exit code: 0 fine, 1 something does not hold, 2 usage";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let json = words.iter().any(|word| word == "--json");
+    let words: Vec<&str> =
+        words.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+    match words.as_slice() {
+        ["check"] => check(&CONFIGS.iter().collect::<Vec<_>>(), json),
+        ["check", "--config", name] => match Config::named(name) {
+            Some(config) => check(&[config], json),
+            None => usage(&format!("no configuration is called {name:?}; see `sim list`")),
+        },
+        ["mutants"] => mutants(json),
+        ["replay", file] => replay(file),
+        ["list"] => {
+            for config in CONFIGS {
+                println!("{:8} {}\n         {}", config.name, config.purpose, config.bounds());
+            }
+            ExitCode::SUCCESS
+        }
+        ["--help" | "-h" | "help"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => usage(USAGE),
+    }
+}
+
+fn usage(message: &str) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(2)
+}
+
+/// Runs one hunt, with progress on a terminal.
+fn timed(hunt: &Hunt<'_>) -> (Outcome, f64) {
+    #[expect(clippy::disallowed_types, reason = "times a whole run; nothing in the model sees it")]
+    let begun = Instant::now();
+    let shows = std::io::stderr().is_terminal();
+    let outcome = explore(hunt, |states, transitions| {
+        if shows {
+            let rate = transitions as f64 / begun.elapsed().as_secs_f64();
+            eprint!("\r{}: {states} states, {rate:.0} transitions/s ", hunt.config.name);
+        }
+    });
+    if shows {
+        eprint!("\r\x1b[K");
+    }
+    (outcome, begun.elapsed().as_secs_f64())
+}
+
+fn check(configs: &[&Config], json: bool) -> ExitCode {
+    let mut results = Vec::new();
+    for config in configs {
+        let (outcome, seconds) = timed(&Hunt::sound(config));
+        println!("{}", report::line(config, &outcome, seconds));
+        if let Some(violation) = &outcome.violation {
+            println!("{}", Trace::new(config, None, violation));
+        }
+        results.push((*config, outcome, seconds));
+    }
+    let fine = results.iter().all(|(config, outcome, _)| {
+        outcome.violation.is_none() && report::missed(config, outcome).is_empty()
+    });
+    if json {
+        println!("{}", report::check_json(&results));
+    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn mutants(json: bool) -> ExitCode {
+    let mut survivors = Vec::new();
+    let mut caught_by = std::collections::BTreeSet::new();
+    for Entry { mutant, name, sentence, config, caught_by: ids } in MUTANTS {
+        let Some(config) = Config::named(config) else { continue };
+        println!("{name}: {sentence}");
+        for id in *ids {
+            let hunt = Hunt { mutant: Some(*mutant), only: Some(id), ..Hunt::sound(config) };
+            let (outcome, seconds) = timed(&hunt);
+            let Some(violation) = outcome.violation else {
+                println!("  NOT caught by {id}");
+                survivors.push(*name);
+                continue;
+            };
+            caught_by.insert(*id);
+            let events: Vec<String> = violation.trace.iter().map(ToString::to_string).collect();
+            println!(
+                "  {id} after {} events, {} states, {seconds:.2} s: {}",
+                events.len(),
+                outcome.distinct_states,
+                events.join("; ")
+            );
+        }
+    }
+    let unproven = report::without_mutant(&caught_by);
+    if json {
+        println!("{}", report::mutants_json(&survivors, &unproven));
+    }
+    if survivors.is_empty() && unproven.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(file: &str) -> ExitCode {
+    let trace = std::fs::read_to_string(file)
+        .map_err(|error| format!("{file}: {error}"))
+        .and_then(|text| text.parse::<Trace>().map_err(|error| format!("{file}: {error}")));
+    match trace {
+        Err(message) => usage(&message),
+        Ok(trace) => {
+            print!("{}", trace.told());
+            let broken = trace.broken();
+            if broken == trace.breaks {
+                println!("as expected: {}", if broken.is_empty() { "everything holds".into() } else { broken.join(", ") + " broken" });
+                ExitCode::SUCCESS
+            } else {
+                println!("broken: {broken:?}, expected: {:?}", trace.breaks);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
