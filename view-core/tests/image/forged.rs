@@ -101,6 +101,26 @@ fn every_cut_and_every_addition_is_refused_with_both_lengths() {
     assert_eq!(refusal(&bytes), Some(ImageError::TooLong { expected, found }));
 }
 
+#[test]
+fn buffers_of_another_length_than_their_part_are_refused() {
+    let image = tiny();
+    let reader = ImageReader::open(&root_key(), &image.bytes, None).expect("genuine");
+    let (mut records, trailer) = tables(&reader, &image.bytes);
+    let manifest = reader.verify(&records, &trailer, None).expect("genuine");
+    for length in [0, 4, 4095, 4097, 8192] {
+        let mut state = vec![7; length];
+        let found = length as u64;
+        let answer = Err(ImageError::WrongBuffer { expected: 4096, found });
+        assert_eq!(manifest.open_state(&mut state), answer);
+        assert!(state.iter().all(|&byte| byte == 7), "as it was");
+    }
+    records.push(Record::default());
+    for (length, found) in [(3, 96), (1, 32), (0, 0)] {
+        let refused = reader.verify(&records[..length], &trailer, None).err();
+        assert_eq!(refused, Some(ImageError::WrongBuffer { expected: 64, found }));
+    }
+}
+
 /// The tiny image with a part of another one put into its place.
 fn with_part_of(other: &[u8], from: usize, to: usize) -> Option<ImageError> {
     let mut bytes = tiny().bytes;

@@ -98,3 +98,8 @@ fn headers_past_the_limits_are_refused() {
     let refused = begin(&Header { suite: SuiteId(2), ..header(0, b"") }).err();
     assert_eq!(refused, Some(ImageError::UnknownSuite(2)));
 }
+
+#[test]
+fn a_writer_fits_in_three_kibibytes_however_many_pages_there_are() {
+    assert!(size_of::<ImageWriter>() <= 3072, "{}", size_of::<ImageWriter>());
+}
