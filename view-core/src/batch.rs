@@ -280,8 +280,9 @@ impl<const N: usize> Receipts<'_, N> {
     }
 
     /// Makes every decision true in the table. Cannot fail.
-    pub fn commit(self) {
-        for plan in self.0 {
+    pub fn commit(mut self) {
+        // By `pop`: the iterator of a heapless list has a panic path in its drop.
+        while let Some(plan) = self.0.pop() {
             plan.commit();
         }
     }
