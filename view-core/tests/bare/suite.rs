@@ -1,0 +1,68 @@
+//! The core with its default suite, its keys, and an image written and read back.
+#![no_std]
+#![no_main]
+
+mod spine;
+mod sys;
+
+use core::hint::black_box;
+
+use view_core::image::{HEADER_SIZE, Header, ImageReader, ImageWriter, Record};
+use view_core::key::{RootKey, Salt};
+use view_core::suite::siv::Siv512;
+use view_core::suite::siv_cmac_512::SivCmac512;
+use view_core::suite::{PageCipher, Stream};
+use view_core::whitelist::{Leases, RestoredImage, RestoredPage, Rule};
+use view_core::{Epoch, Frames, Gfn, PageState, Receipt, Slot, Vm, VmConfig, VmId, VmNumber};
+
+static SLOTS: [Slot; 2] = [const { Slot::new() }; 2];
+
+fn main() -> Option<()> {
+    let root = RootKey::try_from(black_box(&[5; 32][..])).ok()?;
+    let (vm, epoch, salt) = (VmId(black_box([6; 16])), Epoch(1), Salt([7; 16]));
+    let key = root.vm(&vm).epoch(epoch, &salt, SivCmac512::SUITE);
+    let cipher = SivCmac512::new(&key.siv(Stream::Image.id()));
+    let receipts = spine::drive(&cipher)?;
+    let (suite, sequence, pages, state_len) = (SivCmac512::SUITE, 1, black_box(2), 5);
+    let header = Header { vm, epoch, salt, suite, sequence, pages, state_len };
+
+    let (mut block, mut state) = ([0; HEADER_SIZE], [9; 4096]);
+    let mut writer = ImageWriter::new(&key, &header, &mut block).ok()?;
+    let mut records = [Record::default(); 2];
+    for ((record, receipt), number) in records.iter_mut().zip(receipts).zip(0..) {
+        // The image has two pages; they were the second and the third of the guest.
+        let gfn = Gfn::new(number).ok()?;
+        let sealed = receipt.sealed.map(|(id, tag)| (view_core::suite::PageId { gfn, ..id }, tag));
+        *record = writer.record(&Receipt { gfn, sealed, ..receipt }).ok()?;
+    }
+    let (trailer, pinned) = writer.finish(black_box(&mut state)).ok()?;
+
+    let reader = ImageReader::open(&root, black_box(&block), None).ok()?;
+    let manifest = reader.verify(black_box(&records), &trailer, Some(pinned)).ok()?;
+    (manifest.open_state(&mut state).ok()? == [9; 5]).then_some(())?;
+    restore(manifest.records().last()?)?;
+
+    let siv = Siv512::new(black_box(key.state().expose()));
+    let mut text = black_box([1; 33]);
+    let tag = siv.seal(&[b"bare"], &mut text);
+    siv.open(&[b"bare"], &mut text, &tag).ok()?;
+    (text == [1; 33]).then_some(())
+}
+
+/// The page that was open when it was sealed may be opened again.
+fn restore(record: view_core::image::GenuineRecord) -> Option<()> {
+    let vm = Vm::new(VmConfig {
+        number: VmNumber(8),
+        epoch: Epoch(2),
+        pages: 2,
+        slots: &SLOTS,
+        frames: Frames::new(&[]),
+        leases: Leases::new(&[]),
+        masks: &[],
+        replicas_max: 0,
+    })
+    .ok()?;
+    let proposal = RestoredImage.infer(&vm, &RestoredPage { record: black_box(record) }).ok()?;
+    black_box(proposal.act());
+    matches!(record.state(), PageState::Open { .. }).then_some(())
+}
