@@ -13,6 +13,8 @@ pub mod control;
 mod error;
 pub mod exit;
 pub mod guest;
+pub mod harden;
+pub mod jail;
 pub mod machine;
 pub mod memory;
 pub mod socket;

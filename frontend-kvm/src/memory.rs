@@ -62,6 +62,11 @@ impl GuestMemory {
         &self.window
     }
 
+    /// The memory file itself, for who decides whose it is.
+    pub(crate) const fn file(&self) -> &MemFd {
+        &self.file
+    }
+
     pub(crate) fn share_window(&self) -> Arc<GuestWindow> {
         Arc::clone(&self.window)
     }

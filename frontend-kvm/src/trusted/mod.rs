@@ -27,6 +27,7 @@ pub use views::{ViewFault, Views};
 
 use crate::SysError;
 use crate::guest::Program;
+use crate::harden::{self, HardenError, SecretBox, Settled};
 use crate::machine::{Kvm, Machine, MachineError};
 use crate::memory::GuestMemory;
 use crate::sys::Uffd;
@@ -114,6 +115,19 @@ impl TrustedVm {
         self.guard.vm().launch().map_err(StartError::NotRunnable)
     }
 
+    /// Makes this process hard to reach: see [`harden::settle`]. The guest's memory becomes the
+    /// same user's. Before [`TrustedVm::start`], since threads keep the rights that they have.
+    ///
+    /// # Errors
+    /// [`HardenError`]; end the process.
+    pub fn settle(&self, user: Option<u32>) -> Result<Settled, HardenError> {
+        let next = harden::target(user)?;
+        if next.own_user {
+            self.guard.shared().views.give_to(next.uid)?;
+        }
+        harden::settle(user)
+    }
+
     /// Lets the guest run.
     ///
     /// # Errors
@@ -185,7 +199,7 @@ fn new_guard(
         // Every frame of a new table is free.
         let _ = vm.frames().offer(own_frame(gfn), vm.number(), gfn);
     }
-    let ciphers = Ciphers::new(root, incarnation);
+    let ciphers = SecretBox::make(|| Ciphers::new(root, incarnation))?;
     let shared = Shared::new(Views::new(memory)?, ciphers, &MASKS);
     Ok(Guard::new(vm, Arc::new(shared)))
 }

@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use super::ciphers::Ciphers;
 use super::views::{ViewFault, Views};
+use crate::harden::SecretBox;
 
 /// What every thread's handle shares.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Shared {
     /// Both views of the guest's memory.
     pub views: Views,
     /// One cipher for each stream.
-    pub ciphers: Ciphers,
+    pub ciphers: SecretBox<Ciphers>,
     /// Field masks; [`MaskId`] 1 is the first.
     pub masks: &'static [Mask<'static>],
     /// Sealed pages that the management side handed over, one a page.
@@ -28,7 +29,11 @@ pub struct Shared {
 
 impl Shared {
     /// What threads share of one VM.
-    pub const fn new(views: Views, ciphers: Ciphers, masks: &'static [Mask<'static>]) -> Self {
+    pub const fn new(
+        views: Views,
+        ciphers: SecretBox<Ciphers>,
+        masks: &'static [Mask<'static>],
+    ) -> Self {
         Self { views, ciphers, masks, inbox: Mutex::new(BTreeMap::new()) }
     }
 

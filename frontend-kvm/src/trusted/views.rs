@@ -85,6 +85,18 @@ impl Views {
         &self.reader
     }
 
+    /// Makes both files a user's, before this process becomes that user. Who is handed the reader
+    /// and is not that user can't give itself the right to store.
+    ///
+    /// # Errors
+    /// We may not give them away.
+    pub fn give_to(&self, user: u32) -> Result<(), SysError> {
+        let give = |file: &MemFd| std::os::unix::fs::fchown(file, Some(user), Some(user));
+        [self.memory.file(), &self.view]
+            .into_iter()
+            .try_for_each(|file| give(file).map_err(|e| SysError::io("fchown", &e)))
+    }
+
     /// Copies the guest's page as the guest sees it, once.
     ///
     /// # Errors
