@@ -34,6 +34,8 @@ pub struct Config {
     pub faults: u8,
     /// How often the host may crash.
     pub restarts: u8,
+    /// Whether it takes too long for every test run.
+    pub deep: bool,
     /// Whether pages are accepted and VMs launched before exploration begins.
     pub launched: bool,
     /// Whether the management side maps and writes frames that are nobody's.
@@ -89,6 +91,7 @@ pub const PAGE: Config = Config {
     drops: 1,
     faults: 0,
     restarts: 0,
+    deep: false,
     launched: true,
     raw: true,
     asks: &[
@@ -115,7 +118,7 @@ pub const PAGE: Config = Config {
     ],
 };
 
-/// The seven names that tests and the command line use, smallest first.
+/// What tests and the command line know by name.
 pub const CONFIGS: &[Config] = &[
     Config {
         name: "build",
@@ -141,6 +144,8 @@ pub const CONFIGS: &[Config] = &[
     PAGE,
     Config {
         name: "terms",
+        cpus: 1,
+        drops: 0,
         purpose: "pages open for once, until a deadline, to read; exclusion from checkpoints",
         asks: &[
             MAP,
@@ -155,7 +160,6 @@ pub const CONFIGS: &[Config] = &[
             Ask::Exclude(false),
         ],
         raw: false,
-        versions: 3,
         reaches: &[
             "a page closed because its time was over",
             "a page closed when it was first unmapped",
@@ -201,22 +205,24 @@ pub const CONFIGS: &[Config] = &[
         frames: 2,
         cpus: 1,
         versions: 1,
-        stores: 2,
         batches: 2,
         drops: 0,
         raw: false,
-        asks: &[
-            MAP,
-            Ask::Unmap,
-            Ask::Seal,
-            Ask::PageOut,
-            Ask::PageIn(0),
-            Ask::Touch,
-            SHARE,
-            Ask::Unshare,
-        ],
+        asks: &[MAP, Ask::Unmap, Ask::Seal, Ask::Touch, SHARE, Ask::Unshare],
+        reaches: &["two batches were in flight"],
+        ..PAGE
+    },
+    Config {
+        name: "swap",
+        purpose: "two pages are paged out and in, in each other's frames, with each other's bytes",
+        pages: &[2],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        drops: 0,
+        raw: false,
+        asks: &[Ask::PageOut, Ask::PageIn(0), Ask::Touch],
         reaches: &[
-            "two batches were in flight",
             "a frame changed hands between pages",
             "the sealed bytes of another page were handed over",
         ],
@@ -233,7 +239,7 @@ pub const CONFIGS: &[Config] = &[
         drops: 1,
         faults: 1,
         raw: false,
-        asks: &[MAP, Ask::Unmap, Ask::Seal, Ask::PageOut, SHARE, Ask::Unshare],
+        asks: &[MAP, Ask::Unmap, Ask::Seal, SHARE, Ask::Unshare],
         reaches: &["one fence served two pages"],
         ..PAGE
     },
@@ -244,9 +250,9 @@ pub const CONFIGS: &[Config] = &[
         frames: 2,
         cpus: 1,
         versions: 1,
-        stores: 2,
         drops: 0,
-        asks: &[MAP, Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Touch],
+        raw: false,
+        asks: &[Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Touch],
         reaches: &["the sealed bytes of another VM were handed over"],
         ..PAGE
     },
@@ -261,8 +267,79 @@ pub const CONFIGS: &[Config] = &[
         restarts: 1,
         launched: false,
         raw: false,
-        asks: &[MAP, Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Accept(0), Ask::Touch],
+        asks: &[Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Accept(0), Ask::Touch],
         reaches: &["the sealed bytes of an earlier life were handed over"],
+        ..PAGE
+    },
+    Config {
+        name: "page-deep",
+        purpose: "one page, two frames, three versions, two stores, a crash and a fault",
+        frames: 2,
+        versions: 3,
+        stores: 2,
+        faults: 1,
+        deep: true,
+        reaches: &[],
+        ..PAGE
+    },
+    Config {
+        name: "pages-deep",
+        purpose: "two pages in two batches at once, paged out and in, on two CPUs",
+        pages: &[2],
+        frames: 2,
+        versions: 1,
+        stores: 1,
+        batches: 2,
+        drops: 0,
+        raw: false,
+        deep: true,
+        asks: &[
+            MAP,
+            Ask::Unmap,
+            Ask::Seal,
+            Ask::PageOut,
+            Ask::PageIn(0),
+            Ask::Touch,
+            SHARE,
+            Ask::Unshare,
+        ],
+        reaches: &[],
+        ..PAGE
+    },
+    Config {
+        name: "terms-deep",
+        purpose: "every term of opening, three versions, two CPUs, one crash",
+        asks: &[
+            MAP,
+            MAP_WRITABLE,
+            Ask::Unmap,
+            Ask::Export(Stream::Image),
+            SHARE,
+            SHARE_WRITABLE,
+            SHARE_ONCE,
+            SHARE_TICK,
+            Ask::Unshare,
+            Ask::Exclude(true),
+            Ask::Exclude(false),
+        ],
+        raw: false,
+        versions: 3,
+        deep: true,
+        reaches: &[],
+        ..PAGE
+    },
+    Config {
+        name: "guests-deep",
+        purpose: "two VMs, two frames, replicas and raw mappings of frames on offer",
+        pages: &[1, 1],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        stores: 2,
+        drops: 0,
+        deep: true,
+        asks: &[MAP, Ask::Seal, Ask::PageOut, Ask::PageIn(0), Ask::Touch],
+        reaches: &[],
         ..PAGE
     },
 ];
@@ -275,9 +352,9 @@ impl Config {
 
     /// The pages that there are.
     pub fn page_refs(&self) -> impl Iterator<Item = PageRef> + use<> {
-        (0_u8..).zip(self.pages).flat_map(|(vm, pages)| {
-            (0..*pages).map(move |gfn| PageRef { vm, gfn })
-        })
+        (0_u8..)
+            .zip(self.pages)
+            .flat_map(|(vm, pages)| (0..*pages).map(move |gfn| PageRef { vm, gfn }))
     }
 
     /// What happens before exploration begins: every page accepted and private, if so configured.

@@ -20,9 +20,8 @@ impl World<'_> {
         self.management(&mut events);
         self.frames(&mut events);
         self.handovers(&mut events);
-        let unlaunched = (0_u8..).zip(self.config.pages).filter(|(vm, _)| {
-            !self.launched[usize::from(*vm)]
-        });
+        let unlaunched =
+            (0_u8..).zip(self.config.pages).filter(|(vm, _)| !self.launched[usize::from(*vm)]);
         events.extend(unlaunched.map(|(vm, _)| Event::LaunchVm(vm)));
         let has_deadline = |page: PageRef| self.ghost(page).term == Some(Term::Tick);
         if !self.ticked && self.config.page_refs().any(has_deadline) {
@@ -90,7 +89,15 @@ impl World<'_> {
                 let state = self.state(page);
                 state == PageState::Building || state.terms().is_some()
             }
-            _ => true,
+            Ask::Map(Perm::Read)
+            | Ask::Unmap
+            | Ask::Export(_)
+            | Ask::Seal
+            | Ask::PageOut
+            | Ask::PageIn(_)
+            | Ask::Destroy
+            | Ask::Accept(_)
+            | Ask::Launch => true,
         }
     }
 
@@ -101,14 +108,13 @@ impl World<'_> {
             matches!(owner, Ownership::Offered(vm, gfn)
                 if u64::from(vm.0) == u64::from(page.vm) && gfn.number() == u64::from(page.gfn))
         };
-        match ask {
-            Ask::PageIn(_) => {
-                (0..self.config.frames).filter(offered).for_each(|frame| found(Ask::PageIn(frame)));
-            }
-            Ask::Accept(_) => {
-                (0..self.config.frames).filter(offered).for_each(|frame| found(Ask::Accept(frame)));
-            }
-            _ => found(ask),
+        let frames = (0..self.config.frames).filter(offered);
+        if matches!(ask, Ask::PageIn(_)) {
+            frames.for_each(|frame| found(Ask::PageIn(frame)));
+        } else if matches!(ask, Ask::Accept(_)) {
+            frames.for_each(|frame| found(Ask::Accept(frame)));
+        } else {
+            found(ask);
         }
     }
 
@@ -155,9 +161,8 @@ impl World<'_> {
     fn frames(&self, events: &mut Vec<Event>) {
         debug_assert!(usize::from(self.config.frames) <= FRAMES && self.config.pages.len() <= VMS);
         for number in 0..self.config.frames {
-            let wanting = |page: &PageRef| {
-                matches!(self.state(*page), PageState::Free | PageState::PagedOut)
-            };
+            let wanting =
+                |page: &PageRef| matches!(self.state(*page), PageState::Free | PageState::PagedOut);
             match self.ownership(number) {
                 Ownership::Free => {
                     let pages = self.config.page_refs().filter(wanting);

@@ -68,7 +68,14 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
     let mut outcome = Outcome { distinct_states: 1, ..Outcome::default() };
     let mut seen = BTreeSet::new();
     let mut nodes: Vec<Node> = Vec::new();
-    seen.insert(play(hunt.config, hunt.mutant, setup.iter().copied(), |world| world.digest()));
+    let start = setup.iter().copied();
+    let visit_start = |world: &mut World<'_>| visit(world, hunt.only, &mut outcome.reached);
+    let (digest, broken) = play(hunt.config, hunt.mutant, start, visit_start);
+    if !broken.is_empty() {
+        outcome.violation = Some(Violation { broken, trace: Vec::new() });
+        return outcome;
+    }
+    seen.insert(digest);
     let mut trace = setup.clone();
     let mut next = 0;
     loop {

@@ -28,7 +28,9 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "C1",
         sentence: "No frame or replica that the management side reaches, by table or by what a CPU \
                    remembers, holds bytes that an owner stored in private.",
-        holds: |world| !Phys::all().any(|at| world.machine.host_reaches(at) && is_secret(world, at)),
+        holds: |world| {
+            !Phys::all().any(|at| world.machine.host_reaches(at) && is_secret(world, at))
+        },
     },
     Invariant {
         id: "C2",
@@ -42,12 +44,7 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "C3",
         sentence: "When the owner stores to a page that it has closed again, no CPU remembers a \
                    translation of the management side to it.",
-        holds: |world| {
-            let stored = world.just.stored.filter(|page| {
-                world.ghost(*page).reclaimed && world.ghost(*page).consent.is_none()
-            });
-            stored.is_none_or(|page| !world.machine.host_reaches(world.frame(page)))
-        },
+        holds: |world| !world.just.exposed,
     },
     Invariant {
         id: "C4",
@@ -56,9 +53,10 @@ pub const INVARIANTS: &[Invariant] = &[
         holds: |world| {
             pages(world).all(|page| {
                 let allowed = world.ghost(page).consent;
-                world.state(page).terms().is_none_or(|(_, perm, _)| {
-                    allowed.is_some_and(|allowed| allowed.allows(perm))
-                })
+                world
+                    .state(page)
+                    .terms()
+                    .is_none_or(|(_, perm, _)| allowed.is_some_and(|allowed| allowed.allows(perm)))
             })
         },
     },
@@ -99,7 +97,8 @@ pub const INVARIANTS: &[Invariant] = &[
     Invariant {
         id: "I3",
         sentence: "Every page that has a frame owns it in the table of frames, and what a guest \
-                   that runs reaches for a page is that page's own frame: no frame backs two pages.",
+                   that runs reaches for a page is that page's own frame: no frame backs two \
+                   pages.",
         holds: |world| pages(world).all(|page| owns_frame(world, page) && reaches_own(world, page)),
     },
     Invariant {
@@ -121,9 +120,7 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "F1",
         sentence: "A sealed page that is accepted has exactly the version that its page's row \
                    names: not an older one, and not a newer one.",
-        holds: |world| {
-            installs(world).all(|(told, own, _)| told.version == own.version)
-        },
+        holds: |world| installs(world).all(|(told, own, _)| told.version == own.version),
     },
     Invariant {
         id: "F2",

@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod config;
+pub mod conformance;
 mod digest;
 mod enabled;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod invariant;
 pub mod machine;
 pub mod mutant;
 pub mod report;
+pub mod software;
 pub mod sometimes;
 pub mod table;
 pub mod trace;

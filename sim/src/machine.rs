@@ -56,7 +56,11 @@ impl Phys {
     pub fn all() -> impl Iterator<Item = Self> {
         (0..PLACES).map(|index| {
             let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-            if index < FRAMES { Self::Frame(byte(index)) } else { Self::Replica(byte(index - FRAMES)) }
+            if index < FRAMES {
+                Self::Frame(byte(index))
+            } else {
+                Self::Replica(byte(index - FRAMES))
+            }
         })
     }
 

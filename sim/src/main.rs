@@ -131,7 +131,14 @@ fn replay(file: &str) -> ExitCode {
             print!("{}", trace.told());
             let broken = trace.broken();
             if broken == trace.breaks {
-                println!("as expected: {}", if broken.is_empty() { "everything holds".into() } else { broken.join(", ") + " broken" });
+                println!(
+                    "as expected: {}",
+                    if broken.is_empty() {
+                        "everything holds".into()
+                    } else {
+                        broken.join(", ") + " broken"
+                    }
+                );
                 ExitCode::SUCCESS
             } else {
                 println!("broken: {broken:?}, expected: {:?}", trace.breaks);

@@ -120,7 +120,7 @@ pub const MUTANTS: &[Entry] = &[
         Mutant::SkipsScrub,
         "skips-scrub",
         "a frame changes hands without being wiped",
-        "page",
+        "build",
         &["C1", "I1"],
     ),
     entry(
@@ -162,7 +162,7 @@ pub const MUTANTS: &[Entry] = &[
         Mutant::StaleFrame,
         "stale-frame",
         "the platform believes its own note of where a page was first",
-        "pages",
+        "swap",
         &["I1", "I3"],
     ),
     entry(
@@ -190,7 +190,7 @@ pub const MUTANTS: &[Entry] = &[
         Mutant::TrustsGfn,
         "trusts-gfn",
         "gfn and tag are taken from the record that came with the bytes",
-        "pages",
+        "swap",
         &["F3", "I1"],
     ),
     entry(

@@ -3,7 +3,7 @@
 use view_core::{PageState, Perm};
 
 use crate::bytes::{Bytes, Seal};
-use crate::event::{Ask, PageRef, Phys, Term};
+use crate::event::{Ask, Event, PageRef, Phys, Term};
 use crate::world::World;
 
 /// A name, and whether it is so after the last event.
@@ -94,12 +94,12 @@ pub const SOMETIMES: &[Sometimes] = &[
         world.flights.iter().flatten().filter(|flight| begun(flight)).count() == 2
     }),
     ("a frame changed hands between pages", |world| {
-        committed(world, |page, ask, _| match ask {
-            Ask::PageIn(number) => world.config.setup().iter().any(|event| match event {
-                crate::event::Event::Offer(first, to) => *first == number && *to != page,
-                _ => false,
-            }),
-            _ => false,
+        committed(world, |page, ask, _| {
+            let Ask::PageIn(number) = ask else { return false };
+            let others = pages(world).filter(|other| *other != page);
+            let mut offers = others.map(|other| Event::Offer(number, other));
+            let setup = world.config.setup();
+            offers.any(|offer| setup.contains(&offer))
         })
     }),
     ("one fence served two pages", |world| {
@@ -122,8 +122,7 @@ fn committed(world: &World<'_>, is: impl Fn(PageRef, Ask, PageState) -> bool) ->
 fn handed(world: &World<'_>, is: impl Fn(PageRef, &Seal) -> bool) -> bool {
     world.just.committed.iter().any(|(page, ask, _)| {
         let fetched = world.machine.at(world.frame(*page));
-        matches!(ask, Ask::PageIn(_))
-            && matches!(fetched, Bytes::Sealed(seal) if is(*page, &seal))
+        matches!(ask, Ask::PageIn(_)) && matches!(fetched, Bytes::Sealed(seal) if is(*page, &seal))
     })
 }
 

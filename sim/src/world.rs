@@ -54,6 +54,8 @@ pub struct Ghost {
 pub struct Just {
     /// A guest stored to this page.
     pub stored: Option<PageRef>,
+    /// The management side reached what a guest stored to a page that was its own again.
+    pub exposed: bool,
     /// A guest ran although the core says that it must not.
     pub ran_stopped: bool,
     /// The management side wrote here.
@@ -236,6 +238,8 @@ impl<'t> World<'t> {
             let plain = if open { Plain::Shared(number) } else { Plain::Secret(number) };
             ghost.latest = Bytes::Plain(plain);
             self.machine.put(place, Bytes::Plain(plain));
+            let own_again = self.ghosts[page.index()].reclaimed && !open;
+            self.just.exposed = own_again && self.machine.host_reaches(self.frame(page));
             self.just.stored = Some(page);
             if std::mem::take(&mut self.flush_due) {
                 self.machine.flush();
@@ -325,20 +329,17 @@ impl<'t> World<'t> {
         match decide(vm, claim, page, ask) {
             Ok(plan) => {
                 let ghost = &mut self.ghosts[page.index()];
-                match ask {
-                    Ask::Share(perm, term) => {
-                        ghost.term = Some(term);
-                        if consent {
-                            ghost.consent = Some(perm);
-                            ghost.latest = ghost.latest.declassified();
-                            let shown = self.machine.at(frame).declassified();
-                            self.machine.put(frame, shown);
-                        }
+                if matches!(ask, Ask::Accept(_)) {
+                    ghost.latest = Bytes::ZERO;
+                }
+                if let Ask::Share(perm, term) = ask {
+                    ghost.term = Some(term);
+                    if consent {
+                        ghost.consent = Some(perm);
+                        ghost.latest = ghost.latest.declassified();
+                        let shown = self.machine.at(frame).declassified();
+                        self.machine.put(frame, shown);
                     }
-                    Ask::Accept(_) => {
-                        ghost.latest = Bytes::ZERO;
-                    }
-                    _ => {}
                 }
                 Some(plan)
             }
@@ -436,8 +437,7 @@ impl<'t> World<'t> {
     /// What the checker has to remember of what it sees.
     fn watch(&mut self) {
         for page in self.config.page_refs() {
-            let (version, state, busy) =
-                (self.version(page), self.state(page), self.is_busy(page));
+            let (version, state, busy) = (self.version(page), self.state(page), self.is_busy(page));
             let ghost = &mut self.ghosts[page.index()];
             ghost.highest = ghost.highest.max(version);
             ghost.poisoned |= !busy && state == PageState::Poisoned;

@@ -1,0 +1,66 @@
+//! Traces are text: events print and parse back, and every kept trace ends as it says.
+
+use std::path::Path;
+
+use sim::config::{CONFIGS, Config};
+use sim::event::{Event, NoEvent};
+use sim::trace::Trace;
+use sim::world::play;
+
+#[test]
+fn every_kept_trace_ends_as_it_says() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    let mut count = 0;
+    for file in std::fs::read_dir(&seeds).expect("the folder of kept traces") {
+        let path = file.expect("readable").path();
+        let text = std::fs::read_to_string(&path).expect("text");
+        let trace: Trace = text.parse().unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
+        assert_eq!(trace.broken(), trace.breaks, "{}", path.display());
+        // The same events on a sound machine hurt nobody.
+        let sound = Trace { mutant: None, breaks: Vec::new(), ..trace };
+        assert_eq!(sound.broken(), [""; 0], "{} on a sound machine", path.display());
+        count += 1;
+    }
+    assert!(count > 0, "no trace is kept");
+}
+
+#[test]
+fn every_event_that_comes_up_prints_and_parses_back() {
+    for config in CONFIGS {
+        let mut trace = config.setup();
+        for turn in 0..200 {
+            let events = play(config, None, trace.iter().copied(), |world| world.enabled());
+            for event in &events {
+                assert_eq!(event.to_string().parse(), Ok(*event));
+            }
+            let Some(event) = events.get(turn * 7 % events.len().max(1)) else { break };
+            trace.push(*event);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_no_event_is_refused_with_the_line() {
+    for line in ["", "cpu0", "cpu0 begin 0:0", "cpu300 step", "management hand 0:0 view/0:0/e1"] {
+        assert_eq!(line.parse::<Event>(), Err(NoEvent(line.to_owned())));
+    }
+    let bad = "config page\ncpu0 dance".parse::<Trace>().expect_err("no event");
+    assert_eq!(bad.line, 2);
+    assert_eq!("cpu0 step".parse::<Trace>().expect_err("no configuration").line, 0);
+}
+
+#[test]
+fn any_part_of_a_trace_is_a_trace() {
+    let config = Config::named("page").expect("published");
+    let mut trace = config.setup();
+    for turn in 0..60 {
+        let events = play(config, None, trace.iter().copied(), |world| world.enabled());
+        trace.push(events[turn * 5 % events.len()]);
+    }
+    for skipped in 0..trace.len() {
+        let part = trace.iter().enumerate().filter(|(index, _)| *index != skipped);
+        play(config, None, part.map(|(_, event)| *event), |world| {
+            assert_eq!(sim::invariant::broken(world, None).count(), 0);
+        });
+    }
+}
