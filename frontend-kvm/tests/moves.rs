@@ -2,15 +2,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use common::{Ear, PAGES, boot, kvm, page, steps, until, until_ready, word};
 use frontend_kvm::abi::{gfn, mailbox, status};
 use frontend_kvm::guest::place;
 use frontend_kvm::sys::MemFd;
-use frontend_kvm::{Machine, Mode, OnFault, Program, VcpuState, WriteTracker};
-use view_core::{Gfn, Page};
+use frontend_kvm::{Machine, Mode, OnFault, Program, VcpuState};
+use view_core::Page;
 
 /// Makes `to` what `from` is; both are paused. The state takes the way through its bytes.
 fn move_over(from: &Machine, to: &Machine) {
@@ -125,65 +124,6 @@ fn a_closed_page_can_be_paused_on() {
     machine.memory().restore(place(gfn::COUNTER_A)).unwrap();
     machine.resume().unwrap();
     until("it goes on", || steps(&machine) > stood);
-}
-
-/// What a snapshot saw: each page's first bytes, and how often it was shown.
-type Seen = Arc<Mutex<BTreeMap<Gfn, (u64, u64, u64)>>>;
-
-#[test]
-fn a_snapshot_is_of_one_moment_and_shows_each_page_once() {
-    let Some(kvm) = kvm("a_snapshot_is_of_one_moment_and_shows_each_page_once") else { return };
-    let (machine, _) = boot(&kvm, Mode::Counter, |boot| boot.work_every = 1);
-    machine.start(Ear::new()).unwrap();
-    until("it works", || steps(&machine) > 10_000);
-    for paced in [true, false] {
-        machine.pause();
-        let moment: Vec<u64> = (0..PAGES as u64).map(|p| word(&machine, p, 0)).collect();
-        let seen = Seen::default();
-        let (memory, note) = (Arc::clone(machine.memory()), Arc::clone(&seen));
-        let visit = move |gfn: Gfn| {
-            let mut page = Page::zeroed();
-            memory.read_page(gfn, &mut page).unwrap();
-            let first = u64::from_le_bytes(*page.bytes().first_chunk().unwrap());
-            let mut seen = note.lock().unwrap();
-            let times = seen.get(&gfn).map_or(0, |(_, _, times)| *times) + 1;
-            seen.insert(gfn, (first, 0, times));
-        };
-        let tracker =
-            WriteTracker::start(machine.memory(), place(0), PAGES, Box::new(visit)).unwrap();
-        machine.resume().unwrap();
-        if paced {
-            // The guest's stores come first: its counters and every page that it rewrites.
-            let before = moment[gfn::COUNTER_B as usize];
-            until("it goes on", || steps(&machine) > before + 10_000);
-            assert!(tracker.left() < PAGES);
-        }
-        tracker.finish().unwrap();
-        let seen = seen.lock().unwrap();
-        assert_eq!(seen.len(), PAGES, "pages are missing");
-        for (gfn, (first, _, times)) in &*seen {
-            assert_eq!(*times, 1, "page {gfn:?} was shown {times} times");
-            assert_eq!(*first, moment[gfn.number() as usize], "page {gfn:?} changed before");
-        }
-        let now = steps(&machine);
-        until("it runs freely", || steps(&machine) > now);
-    }
-}
-
-#[test]
-fn a_tracker_that_is_dropped_lets_the_guest_go() {
-    let Some(kvm) = kvm("a_tracker_that_is_dropped_lets_the_guest_go") else { return };
-    let (machine, _) = boot(&kvm, Mode::Spin, |_| {});
-    machine.start(Ear::new()).unwrap();
-    for _ in 0..10 {
-        let tracker =
-            WriteTracker::start(machine.memory(), place(0), PAGES, Box::new(|_| {})).unwrap();
-        drop(tracker);
-        let now = steps(&machine);
-        until("it runs freely", || steps(&machine) > now);
-    }
-    let behind = WriteTracker::start(machine.memory(), place(1), PAGES, Box::new(|_| {}));
-    assert!(behind.is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use common::{kvm, until};
-use frontend_kvm::abi::{self, gfn, mailbox};
+use frontend_kvm::abi::{gfn, mailbox};
 use frontend_kvm::control::client::Client;
 use frontend_kvm::control::server::Server;
 use frontend_kvm::guest::place;
@@ -134,7 +134,7 @@ fn a_snapshot_of_a_running_guest_goes_on_where_it_was() {
     assert_eq!(restored.incarnation().epoch.0, 2);
     restored.start().unwrap();
     until("it goes on", || memory.read_word(place(gfn::COUNTER_B), 0).unwrap() > b + 1000);
-    assert_eq!(restored.guard().open_pages(), [place(abi::gfn::MAILBOX)]);
+    assert_eq!(restored.guard().open_pages(), [place(gfn::MAILBOX)]);
 }
 
 fn tempfile() -> std::fs::File {

@@ -203,7 +203,7 @@ impl Server {
     }
 
     fn snapshot(&self, socket: &mut &UnixStream) -> Result<(), WireError> {
-        let mut sink = Chunks(*socket);
+        let mut sink = Chunks(socket);
         match self.vm.snapshot(&mut sink) {
             Ok(told) => {
                 let micros = u64::try_from(told.stall.as_micros()).unwrap_or(u64::MAX);
@@ -222,9 +222,8 @@ impl io::Write for Chunks<'_> {
         let some = bytes.get(..bytes.len().min(64 * view_core::PAGE_SIZE)).unwrap_or(bytes);
         if !some.is_empty() {
             let frame = Frame::new(Ask::Snapshot, 0, 0);
-            frame.send(&mut self.0, some).map_err(|error| match error {
-                WireError::Io(error) => error,
-                other => io::Error::other(other),
+            frame.send(&mut self.0, some).map_err(|error| {
+                if let WireError::Io(error) = error { error } else { io::Error::other(error) }
             })?;
         }
         Ok(some.len())

@@ -5,21 +5,22 @@
 //! was not sealed yet has it sealed first.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use view_core::image::{HEADER_SIZE, Header, ImageError, ImageRoot, ImageWriter, Record};
+use view_core::image::{Header, ImageRoot};
 use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{PageCipher, Stream};
-use view_core::{Act, Gfn, PageState};
+use view_core::{Act, Gfn, Page, PageState, Receipt};
 use zeroize::Zeroizing;
 
 use super::TrustedVm;
 use super::guard::{Denied, Done, Guard, Witness};
 use super::tracker::Tracker;
 use crate::SysError;
+use crate::image_file::{self, ImageFileError, SealedPages};
 use crate::machine::MachineError;
 
 /// Pages that are sealed together.
@@ -31,9 +32,9 @@ pub enum SnapshotError {
     /// Another one is being taken.
     #[error("another snapshot is being taken; try again when it is done")]
     Busy,
-    /// Where it goes to failed.
-    #[error("the image can't be written: {0}; what was written is no image")]
-    Sink(#[from] io::Error),
+    /// The image can't be written; what was written is no image.
+    #[error("no image: {0}")]
+    File(#[from] ImageFileError),
     /// A page could not be sealed.
     #[error("no image: {0}")]
     Denied(#[from] Denied),
@@ -43,9 +44,6 @@ pub enum SnapshotError {
     /// The vCPU could not be saved.
     #[error("no image: {0}")]
     Machine(#[from] MachineError),
-    /// The format's rules.
-    #[error("no image: {0}")]
-    Image(ImageError),
 }
 
 /// What is told of a snapshot.
@@ -71,7 +69,7 @@ impl TrustedVm {
         let tracker = Tracker::arm(self.machine.memory(), &self.uffd)?;
         let watching = Watching(&self.guard);
         let (stall, state) = self.freeze(&job, &tracker)?;
-        let told = self.stream(&job, &tracker, state, sink)?;
+        let told = self.stream(&job, &tracker, &state, sink)?;
         drop(watching);
         Ok(Told { stall, ..told })
     }
@@ -111,37 +109,14 @@ impl TrustedVm {
         &self,
         job: &Job,
         tracker: &Tracker,
-        mut state: Zeroizing<Vec<u8>>,
+        state: &[u8],
         sink: &mut impl Write,
     ) -> Result<Told, SnapshotError> {
         let pages = self.guard.vm().pages();
         let header = self.header(pages, state.len() as u64);
-        let mut block = [0; HEADER_SIZE];
         let key = &self.guard.shared().ciphers.epoch;
-        let mut writer =
-            ImageWriter::new(key, &header, &mut block).map_err(SnapshotError::Image)?;
-        sink.write_all(&block)?;
-        let mut records = Vec::with_capacity(usize::try_from(pages).unwrap_or_default());
-        let mut body = Vec::with_capacity(RUN * view_core::PAGE_SIZE);
-        while (records.len() as u64) < pages {
-            body.clear();
-            for done in job.next(records.len(), tracker)? {
-                records.push(writer.record(&done.receipt).map_err(SnapshotError::Image)?);
-                body.extend_from_slice(done.wire.as_ref().map_or(&[], |page| page.bytes()));
-            }
-            sink.write_all(&body)?;
-        }
-        let geometry = *writer.geometry();
-        let padded = geometry.state().end - geometry.state().start;
-        state.resize(usize::try_from(padded).unwrap_or_default(), 0);
-        let (trailer, root) = writer.finish(&mut state).map_err(SnapshotError::Image)?;
-        sink.write_all(&state)?;
-        sink.write_all(Record::bytes(&records))?;
-        let behind = geometry.records().start + Record::bytes(&records).len() as u64;
-        let gap = geometry.trailer().start.saturating_sub(behind);
-        sink.write_all(&vec![0; usize::try_from(gap).unwrap_or_default()])?;
-        sink.write_all(&trailer)?;
-        sink.flush()?;
+        let next = |first| job.next::<SnapshotError>(first, tracker);
+        let root = image_file::write(sink, key, &header, state, next)?;
         Ok(Told { stall: Duration::ZERO, pages, root })
     }
 
@@ -177,7 +152,7 @@ enum Stage {
 struct Pages {
     stages: Vec<Stage>,
     /// Sealed before their turn.
-    early: BTreeMap<usize, Done>,
+    early: BTreeMap<usize, (Receipt, Option<Box<Page>>)>,
     failed: Option<Denied>,
 }
 
@@ -197,7 +172,11 @@ impl Job {
     }
 
     /// The page at `first`, or as many as can be sealed together from there on.
-    fn next(&self, first: usize, tracker: &Tracker) -> Result<Vec<Done>, SnapshotError> {
+    fn next<E: From<Denied> + From<SysError>>(
+        &self,
+        first: usize,
+        tracker: &Tracker,
+    ) -> Result<SealedPages, E> {
         let mut pages = self.settled(first);
         if let Some(denied) = pages.failed {
             return Err(denied.into());
@@ -211,7 +190,9 @@ impl Job {
         drop(pages);
         let gfns: Vec<Gfn> = (first..first + count).filter_map(gfn_at).collect();
         let mut done = Vec::with_capacity(count);
-        let sealed = self.guard.export(&gfns, Stream::Image, |one| done.push(one));
+        let sealed = self
+            .guard
+            .export(&gfns, Stream::Image, |Done { receipt, wire }| done.push((receipt, wire)));
         let mut pages = self.lock();
         for stage in pages.stages.iter_mut().skip(first).take(count) {
             *stage = Stage::Sealed;
@@ -251,7 +232,9 @@ impl Witness for Job {
         }
         drop(pages);
         let mut done = None;
-        let sealed = self.guard.export(&[gfn], Stream::Image, |one| done = Some(one));
+        let sealed = self
+            .guard
+            .export(&[gfn], Stream::Image, |Done { receipt, wire }| done = Some((receipt, wire)));
         let mut pages = self.lock();
         if let Some(stage) = pages.stages.get_mut(page) {
             *stage = Stage::Sealed;

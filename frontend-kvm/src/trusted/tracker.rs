@@ -35,7 +35,7 @@ struct Tracked {
 }
 
 /// The guest's stores, under watch. Dropped, it lets them pass freely again.
-pub struct Tracker {
+pub(super) struct Tracker {
     tracked: Arc<Tracked>,
     server: Option<JoinHandle<Result<(), SysError>>>,
 }
@@ -51,7 +51,7 @@ impl Tracker {
     ///
     /// # Errors
     /// The system refused; nothing stays protected.
-    pub fn arm(memory: &Arc<GuestMemory>, uffd: &Arc<Uffd>) -> Result<Self, SysError> {
+    pub(super) fn arm(memory: &Arc<GuestMemory>, uffd: &Arc<Uffd>) -> Result<Self, SysError> {
         let stop = EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
         let stop = stop.map_err(|e| SysError::io("eventfd", &e))?;
         let (memory, uffd) = (Arc::clone(memory), Arc::clone(uffd));
@@ -77,7 +77,7 @@ impl Tracker {
     ///
     /// # Errors
     /// The system refused; give up and drop the tracker.
-    pub fn freeze(&self, witness: Arc<dyn Witness>) -> Result<usize, SysError> {
+    pub(super) fn freeze(&self, witness: Arc<dyn Witness>) -> Result<usize, SysError> {
         let mut mode = self.tracked.lock();
         let early = match std::mem::replace(&mut *mode, Mode::Frozen(witness)) {
             Mode::Arming(mut early) => {
@@ -99,7 +99,7 @@ impl Tracker {
     ///
     /// # Errors
     /// The system refused.
-    pub fn release(&self, first: usize, pages: usize) -> Result<(), SysError> {
+    pub(super) fn release(&self, first: usize, pages: usize) -> Result<(), SysError> {
         self.tracked.uffd.unprotect(self.tracked.memory.window(), first, pages)
     }
 

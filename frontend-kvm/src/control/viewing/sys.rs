@@ -127,7 +127,7 @@ impl ForeignUffd {
         let name = name.map_err(|e| SysError::io("readlink", &e))?;
         let pages = pages as u64;
         let end = pages.checked_mul(PAGE as u64).and_then(|bytes| base.checked_add(bytes));
-        let aligned = base % PAGE as u64 == 0;
+        let aligned = base.is_multiple_of(PAGE as u64);
         if name.as_os_str() != "anon_inode:[userfaultfd]" || end.is_none() || !aligned {
             return Err(wrong);
         }

@@ -1,0 +1,361 @@
+//! Management tools: what can be had over the control socket, and nothing else.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use frontend_kvm::control::client::{Client, SeenPage};
+use frontend_kvm::control::wire::PAGES_MAX;
+use object::elf;
+use object::write::StreamingBuffer;
+use object::write::elf::{FileHeader, ProgramHeader, Writer};
+use serde_json::json;
+use view_core::image::ImageRoot;
+use view_core::{PAGE_SIZE, PageState, Perm};
+
+use super::parse_number;
+use crate::output::{Failed, Outcome, WholeFile, bar, hex, hex_line, print_json};
+use crate::picture;
+
+/// Which guest.
+#[derive(Debug, Args)]
+struct Socket {
+    /// Control socket of the trusted process
+    #[arg(value_name = "SOCK")]
+    socket: PathBuf,
+}
+
+impl Socket {
+    fn connect(&self) -> Result<Client, Failed> {
+        Client::connect(&self.socket).map_err(|error| {
+            let name = self.socket.display();
+            Failed::new(format!("{name}: {error}; is `pageveil run --control {name}` running?"))
+        })
+    }
+}
+
+/// Show which page is what.
+#[derive(Debug, Args)]
+pub(crate) struct Map {
+    #[command(flatten)]
+    socket: Socket,
+    /// Draw it into this file too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Map {
+    pub(crate) fn run(self) -> Outcome {
+        let mut client = self.socket.connect()?;
+        let about = client.about()?;
+        let states = client.states()?;
+        let counts = picture::counts(&states);
+        if let Some(path) = &self.svg {
+            let title = format!("Guest {}, epoch {}", hex(&about.vm.0[..4]), about.epoch);
+            let mut file = WholeFile::create(path)?;
+            file.write_all(picture::page_map(&states, &title).as_bytes())?;
+            file.finish()?;
+        }
+        if self.json {
+            let counts: serde_json::Map<_, _> =
+                counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
+            return print_json(&json!({
+                "vm": hex(&about.vm.0), "epoch": about.epoch, "pages": about.pages,
+                "runnable": about.runnable, "doorbells_refused": about.refused, "states": counts,
+            }));
+        }
+        println!("guest {}  epoch {}  {} pages", hex(&about.vm.0), about.epoch, about.pages);
+        for (name, count) in counts {
+            println!("{count:>9}  {name}");
+        }
+        for (gfn, state) in states.iter().enumerate() {
+            if let PageState::Open { perm, .. } = state {
+                let perm = if *perm == Perm::Read { "readable" } else { "readable and writable" };
+                println!("           page {gfn:#x} is open, {perm}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Show what management gets to see of one page.
+#[derive(Debug, Args)]
+pub(crate) struct Peek {
+    #[command(flatten)]
+    socket: Socket,
+    /// Which page: guest frame number, 1152 or 0x480
+    #[arg(value_parser = parse_number)]
+    gfn: u64,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Peek {
+    pub(crate) fn run(self) -> Outcome {
+        let mut client = self.socket.connect()?;
+        let pages = client.read(self.gfn, 1)?;
+        let page = pages.first().ok_or(Failed::new("no page came back"))?;
+        if self.json {
+            return print_json(&json!({
+                "gfn": page.gfn, "state": describe(page), "sealed": page.sealed.is_some(),
+                "version": page.sealed.map(|(version, _)| version),
+                "tag": page.sealed.map(|(_, tag)| hex(&tag)),
+                "bytes": hex(page.bytes.bytes()),
+            }));
+        }
+        println!("page {:#x}: {}", page.gfn, describe(page));
+        for (index, bytes) in page.bytes.bytes().chunks(16).enumerate() {
+            println!("{}", hex_line(index * 16, bytes));
+        }
+        Ok(())
+    }
+}
+
+fn describe(page: &SeenPage) -> String {
+    match (page.state, page.sealed) {
+        (PageState::Open { perm: Perm::Read, .. }, _) => "open, readable".into(),
+        (PageState::Open { perm: Perm::ReadWrite, .. }, _) => "open, readable and writable".into(),
+        (_, Some((version, tag))) => {
+            format!("private; sealed, version {version}, tag {}", hex(&tag))
+        }
+        (state, None) => format!("{state:?}"),
+    }
+}
+
+/// Bytes of a page that a view shows.
+const SHOWN: usize = 96;
+
+/// Map the whole view and watch it live.
+#[derive(Debug, Args)]
+pub(crate) struct ViewArgs {
+    #[command(flatten)]
+    socket: Socket,
+    /// Look only at these pages
+    #[arg(long, value_name = "GFN", value_parser = parse_number)]
+    page: Vec<u64>,
+    /// How long to watch, in seconds
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ViewArgs {
+    pub(crate) fn run(self) -> Outcome {
+        let mut client = self.socket.connect()?;
+        let states = client.states()?;
+        let view = self.socket.connect()?.view()?;
+        let open = states.iter().zip(0..).filter(|(state, _)| state.terms().is_some());
+        let mut pages: Vec<u64> = self.page.clone();
+        if pages.is_empty() {
+            pages = open.map(|(_, gfn)| gfn).collect();
+        }
+        let until = Instant::now() + Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
+        let mut page = view_core::Page::zeroed();
+        let mut changes = 0_u64;
+        let mut last = Vec::new();
+        loop {
+            let mut now = Vec::new();
+            for gfn in &pages {
+                let index = usize::try_from(*gfn).unwrap_or(usize::MAX);
+                let none = || Failed::new(format!("the guest has no page {gfn:#x}"));
+                view.mapping().read(index, &mut page).ok_or_else(none)?;
+                now.push(page.bytes()[..SHOWN].to_vec());
+            }
+            if now != last {
+                changes += 1;
+                last = now;
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if self.json {
+            return print_json(&json!({ "pages": pages, "changes_seen": changes }));
+        }
+        for (gfn, bytes) in pages.iter().zip(&last) {
+            println!("page {gfn:#x}, live in this process's own address space:");
+            for (index, bytes) in bytes.chunks(16).enumerate() {
+                println!("  {}", hex_line(index * 16, bytes));
+            }
+        }
+        println!("{changes} changes seen in {} s", self.seconds);
+        Ok(())
+    }
+}
+
+/// Write the management side's view as an ELF core file.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    socket: Socket,
+    /// Where to write it
+    file: PathBuf,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Dump {
+    pub(crate) fn run(self) -> Outcome {
+        let mut client = self.socket.connect()?;
+        let states = client.states()?;
+        let mut out = WholeFile::create(&self.file)?;
+        let failed = Failed::while_doing(format!("{} can't be written", self.file.display()));
+        let sealed = core_file(&mut out, &mut client, &states)?;
+        out.flush().map_err(|error| failed(&error))?;
+        out.finish()?;
+        let (pages, open) = (states.len(), states.iter().filter(|s| s.terms().is_some()).count());
+        if self.json {
+            let numbers = json!({ "pages": pages, "pages_sealed": sealed, "pages_open": open });
+            return print_json(&numbers);
+        }
+        let name = self.file.display();
+        println!("{name}: {pages} pages, {sealed} of them sealed, {open} open");
+        Ok(())
+    }
+}
+
+/// An ELF core of one segment from guest address 0, and a note with every page's state.
+fn core_file(
+    out: &mut WholeFile,
+    client: &mut Client,
+    states: &[PageState],
+) -> Result<u64, Failed> {
+    let pages = states.len() as u64;
+    let codes: Vec<u8> =
+        states.iter().map(|state| frontend_kvm::control::wire::state_code(*state)).collect();
+    let note = note(&codes);
+    let mut buffer = StreamingBuffer::new(&mut *out);
+    let mut writer = Writer::new(object::Endianness::Little, true, &mut buffer);
+    writer.reserve_file_header();
+    writer.reserve_program_headers(2);
+    let note_at = writer.reserve(note.len() as u64, 4);
+    let (bytes, page) = (pages * PAGE_SIZE as u64, PAGE_SIZE as u64);
+    let load_at = writer.reserve(bytes, page);
+    writer.write_file_header(&FileHeader {
+        os_abi: elf::OsAbi(0),
+        abi_version: 0,
+        e_type: elf::ET_CORE,
+        e_machine: elf::EM_X86_64,
+        e_entry: 0,
+        e_flags: elf::FileFlags(0),
+    })?;
+    writer.write_align_program_headers();
+    let segment = |p_type, p_offset, length, p_align, p_flags| ProgramHeader {
+        p_type,
+        p_flags,
+        p_offset,
+        p_vaddr: 0,
+        p_paddr: 0,
+        p_filesz: length,
+        p_memsz: if p_type == elf::PT_LOAD { length } else { 0 },
+        p_align,
+    };
+    writer.write_program_header(&segment(
+        elf::PT_NOTE,
+        note_at,
+        note.len() as u64,
+        4,
+        elf::ProgramFlags(0),
+    ));
+    writer.write_program_header(&segment(elf::PT_LOAD, load_at, bytes, page, elf::PF_R));
+    writer.write_align(4);
+    writer.write(&note);
+    writer.write_align(page);
+    let progress = bar(pages, "dumping");
+    let mut sealed = 0;
+    for first in (0..pages).step_by(usize::try_from(PAGES_MAX).unwrap_or(1)) {
+        for page in client.read(first, PAGES_MAX.min(pages - first))? {
+            sealed += u64::from(page.sealed.is_some());
+            writer.write(page.bytes.bytes());
+        }
+        progress.set_position(first);
+    }
+    progress.finish_and_clear();
+    drop(writer);
+    buffer.result()?;
+    Ok(sealed)
+}
+
+/// A note named "Pageveil" of type 1: one state byte a page.
+fn note(codes: &[u8]) -> Vec<u8> {
+    const NAME: &[u8; 12] = b"Pageveil\0\0\0\0";
+    let words = [9_u32, u32::try_from(codes.len()).unwrap_or(0), 1];
+    let mut note: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    note.extend_from_slice(NAME);
+    note.extend_from_slice(codes);
+    note.resize(note.len().next_multiple_of(4), 0);
+    note
+}
+
+/// Write a sealed image of the running guest.
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    #[command(flatten)]
+    socket: Socket,
+    /// Where to write it; an old file stays until the new one is whole
+    file: PathBuf,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Snapshot {
+    pub(crate) fn run(self) -> Outcome {
+        let mut client = self.socket.connect()?;
+        let pages = client.about()?.pages;
+        let mut out = Tail { file: WholeFile::create(&self.file)?, last: [0; 16] };
+        let progress = bar(pages, "sealing");
+        let name = self.file.display();
+        let untouched = "what was there before is untouched, the guest runs on";
+        let taken = client
+            .snapshot(&mut out, |bytes| progress.set_position(bytes / PAGE_SIZE as u64))
+            .map_err(|error| Failed::new(format!("{name}: no image: {error}; {untouched}")))?;
+        progress.finish_and_clear();
+        let root = ImageRoot(out.last);
+        out.file.finish()?;
+        let stall = taken.stall.as_secs_f64() * 1e3;
+        if self.json {
+            return print_json(&json!({
+                "snapshot_bytes": taken.bytes, "pages": taken.pages, "stall_ms": stall,
+                "root": root.to_string(),
+            }));
+        }
+        println!(
+            "{name}: {} pages, {} bytes; the guest stood still {stall:.1} ms",
+            taken.pages, taken.bytes
+        );
+        println!("root {root}");
+        println!("Keep the root where the image's keeper can't change it: restore --root pins it.");
+        Ok(())
+    }
+}
+
+/// Remembers the last 16 bytes that went by: an image ends in its root.
+struct Tail {
+    file: WholeFile,
+    last: [u8; 16],
+}
+
+impl Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        for byte in bytes.iter().take(written).skip(written.saturating_sub(16)) {
+            self.last.rotate_left(1);
+            self.last[15] = *byte;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
