@@ -50,6 +50,7 @@ impl Server {
                 Ok((socket, _)) => self.welcome(socket),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.vm.guard().expire();
+                    self.vm.enforce();
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -131,10 +132,10 @@ impl Server {
     }
 
     fn states(&self, socket: &mut &UnixStream, first: u64, count: u64) -> Result<(), WireError> {
-        let vm = self.vm.guard().vm();
-        let end = first.saturating_add(count.min(1 << 18)).min(vm.pages());
+        let guard = self.vm.guard();
+        let end = first.saturating_add(count.min(1 << 18)).min(guard.vm().pages());
         let states: Vec<u8> = (first..end)
-            .filter_map(|number| vm.state(Gfn::new(number).ok()?))
+            .filter_map(|number| guard.state(Gfn::new(number).ok()?).ok())
             .map(state_code)
             .collect();
         Frame::new(Ask::States, first, states.len() as u64).send(socket, &states)

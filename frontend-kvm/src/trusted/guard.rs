@@ -1,22 +1,19 @@
 //! The one gate to a guest's pages: every wish of the management side and every act of the guest
 //! is decided by the core here, and carried out by the platform.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use view_core::suite::Stream;
-use view_core::whitelist::{Doorbell as DoorbellRule, DoorbellFact, NoEvidence, Rule};
 use view_core::{
-    Act, Batch, Gfn, NotRunnable, Page, PageState, Perm, Plan, Receipt, Refused, Request,
-    Unclaimed, Vm,
+    Act, Batch, Claim, Gfn, Page, PageState, Perm, Plan, Receipt, Refused, Request, Unclaimed, Vm,
 };
 
+use super::ears::Heard;
 use super::platform::{KvmPlatform, Shared};
 use super::views::ViewFault;
-use crate::abi::code;
-use crate::exit::{Doorbell, GuestEvent, Malformed};
-use crate::machine::{Handler, OnFault, Reply};
 
 /// How long a page that somebody else holds is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,21 +64,6 @@ pub struct Look {
 pub trait Witness: Send + Sync {
     /// On return the page may change.
     fn secure(&self, gfn: Gfn);
-}
-
-/// How many of the guest's calls came to nothing, and what was said last on its console.
-#[derive(Debug, Default)]
-pub struct Heard {
-    /// The console, newest bytes last; bounded.
-    pub console: VecDeque<u8>,
-    /// The exit code, once the guest ended.
-    pub ended: Option<u8>,
-    /// Doorbells that were refused.
-    pub refused: u64,
-    /// The latest malformed call.
-    pub malformed: Option<Malformed>,
-    /// What no fact proved.
-    pub no_evidence: Option<NoEvidence>,
 }
 
 /// A VM's table, its views, and who must be told before a page changes.
@@ -216,25 +198,26 @@ impl Guard {
     /// # Errors
     /// [`Denied`].
     pub fn look(&self, gfn: Gfn) -> Result<Look, Denied> {
-        let state = self.state(gfn)?;
-        match state {
-            PageState::Private | PageState::Replica => {
-                let done = self.request(gfn, Request::Export(Stream::View))?;
-                let bytes = done.wire.unwrap_or_else(|| Box::new(Page::zeroed()));
-                Ok(Look { state, sealed: done.receipt.sealed, bytes })
-            }
-            PageState::Open { .. } | PageState::Sealed => {
-                self.request(gfn, Request::Map(Perm::Read))?;
-                let mut bytes = Box::new(Page::zeroed());
+        let state = Cell::new(PageState::Free);
+        let plan = self.decide(gfn, |claim| {
+            state.set(claim.entry().state);
+            // What is open or sealed already is shown as it is, the rest as a sealed copy.
+            let as_is = matches!(state.get(), PageState::Open { .. } | PageState::Sealed);
+            let map = Request::Map(Perm::Read);
+            claim.request(if as_is { map } else { Request::Export(Stream::View) })
+        });
+        let (state, mut bytes) = (state.get(), Box::new(Page::zeroed()));
+        let done = match plan {
+            Ok(plan) => self.carry_out(plan)?,
+            // Nothing backs it, or nobody sees it any more: zeroes.
+            Err(Denied::Refused(..)) => return Ok(Look { state, sealed: None, bytes }),
+            Err(denied) => return Err(denied),
+        };
+        match done.wire {
+            Some(wire) => Ok(Look { state, sealed: done.receipt.sealed, bytes: wire }),
+            None => {
                 self.shared.views.read_view(gfn, &mut bytes).map_err(Denied::Fault)?;
                 Ok(Look { state, sealed: None, bytes })
-            }
-            PageState::Free
-            | PageState::Building
-            | PageState::PagedOut
-            | PageState::Scrubbing
-            | PageState::Poisoned => {
-                Ok(Look { state, sealed: None, bytes: Box::new(Page::zeroed()) })
             }
         }
     }
@@ -245,13 +228,17 @@ impl Guard {
     /// [`Denied`]; nothing was stored.
     pub fn write(&self, gfn: Gfn, offset: usize, bytes: &[u8]) -> Result<(), Denied> {
         self.witnessed(gfn, || {
-            let map = Request::Map(Perm::ReadWrite);
-            let plan = self.decide(gfn, |claim| claim.request(map))?;
-            if plan.after().terms().is_none() {
-                return Err(Denied::Refused(gfn.number(), Refused::NotOpen));
-            }
-            self.carry_out(plan)?;
-            self.shared.views.write_open(gfn, offset, bytes).map_err(Denied::Fault)
+            let plan = self.decide(gfn, |claim| {
+                let open = claim.entry().state.terms().is_some();
+                if open {
+                    claim.request(Request::Map(Perm::ReadWrite))
+                } else {
+                    Err(Refused::NotOpen)
+                }
+            })?;
+            // Before the commit, while the page is still held: nobody closes it in between.
+            let store = || self.shared.views.write_open(gfn, offset, bytes).map_err(Denied::Fault);
+            self.carry_out_and(plan, store).map(|_| ())
         })
     }
 
@@ -265,7 +252,14 @@ impl Guard {
             // Shown already, to whoever mapped the view file first.
             PageState::Replica => Ok(()),
             PageState::Open { .. } | PageState::Sealed => {
-                self.request(gfn, Request::Map(Perm::Read)).map(|_| ())
+                // What it is by now is decided under its claim.
+                match self.request(gfn, Request::Map(Perm::Read)) {
+                    Ok(done) if done.receipt.state == PageState::Replica => {
+                        lock(&self.replicas).push_back(gfn);
+                        Ok(())
+                    }
+                    other => other.map(|_| ()),
+                }
             }
             PageState::Free
             | PageState::Building
@@ -325,21 +319,24 @@ impl Guard {
         change()
     }
 
-    fn state(&self, gfn: Gfn) -> Result<PageState, Denied> {
-        self.vm.state(gfn).ok_or(Denied::NoSuchPage(gfn.number()))
+    /// What a page is. One on which steps are under way shows as poisoned to onlookers, so that
+    /// one is waited for.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchPage`] and [`Denied::Busy`].
+    pub fn state(&self, gfn: Gfn) -> Result<PageState, Denied> {
+        let glanced = self.vm.state(gfn).ok_or(Denied::NoSuchPage(gfn.number()))?;
+        if matches!(glanced, PageState::Scrubbing | PageState::Poisoned) {
+            return self.claim(gfn).map(|claim| claim.entry().state);
+        }
+        Ok(glanced)
     }
 
-    fn decide<'v>(
-        &'v self,
-        gfn: Gfn,
-        decide: impl Fn(view_core::Claim<'v>) -> Result<Plan<'v>, Refused>,
-    ) -> Result<Plan<'v>, Denied> {
+    fn claim(&self, gfn: Gfn) -> Result<Claim<'_>, Denied> {
         let asked = Instant::now();
         loop {
             match self.vm.claim(gfn) {
-                Ok(claim) => {
-                    return decide(claim).map_err(|no| Denied::Refused(gfn.number(), no));
-                }
+                Ok(claim) => return Ok(claim),
                 Err(Unclaimed::NoSuchPage) => return Err(Denied::NoSuchPage(gfn.number())),
                 Err(Unclaimed::Busy) if asked.elapsed() > PATIENCE => {
                     return Err(Denied::Busy(gfn.number()));
@@ -349,144 +346,44 @@ impl Guard {
         }
     }
 
+    fn decide<'v>(
+        &'v self,
+        gfn: Gfn,
+        decide: impl FnOnce(Claim<'v>) -> Result<Plan<'v>, Refused>,
+    ) -> Result<Plan<'v>, Denied> {
+        decide(self.claim(gfn)?).map_err(|no| Denied::Refused(gfn.number(), no))
+    }
+
     fn carry_out(&self, plan: Plan<'_>) -> Result<Done, Denied> {
+        self.carry_out_and(plan, || Ok(()))
+    }
+
+    /// Carries a plan out; `also` is done while the page is still held.
+    fn carry_out_and(
+        &self,
+        plan: Plan<'_>,
+        also: impl FnOnce() -> Result<(), Denied>,
+    ) -> Result<Done, Denied> {
         let gfn = plan.gfn();
         let mut batch = Batch::<1>::new();
         let _ = batch.push(plan);
         let mut platform = KvmPlatform::new(Arc::clone(&self.shared));
         let receipts = batch.run(&mut platform).map_err(Denied::Fault)?;
         let receipt = receipts.iter().next().ok_or(Denied::NoSuchPage(gfn.number()))?;
-        receipts.commit();
+        let also = also();
         if receipt.state.terms().is_some() {
             lock(&self.open).insert(gfn);
         } else {
             lock(&self.open).remove(&gfn);
         }
+        receipts.commit();
         if receipt.state == PageState::Poisoned {
             return Err(Denied::Forged(gfn.number()));
         }
-        Ok(Done { receipt, wire: platform.take_wire(gfn) })
-    }
-
-    /// What a doorbell leads to, as the code that the guest gets.
-    fn ring(&self, doorbell: Doorbell) -> u32 {
-        let words = |call, gfn: Gfn, perm, mask, expiry| DoorbellFact {
-            vm: self.vm.number(),
-            call,
-            gfn: gfn.number(),
-            perm,
-            mask,
-            expiry,
-        };
-        let fact = match doorbell {
-            Doorbell::Share { gfn, perm, mask, expiry } => {
-                let code = u64::from(perm.code());
-                words(DoorbellRule::SHARE, gfn, code, u64::from(mask.number()), expiry)
-            }
-            Doorbell::Unshare { gfn } => words(DoorbellRule::UNSHARE, gfn, 0, 0, 0),
-            Doorbell::Exclude { first, count } => return self.exclude(first, count),
-            Doorbell::Step(_) => return code::DONE,
-        };
-        self.ring_fact(&fact)
-    }
-
-    fn exclude(&self, first: Gfn, count: u64) -> u32 {
-        for number in first.number()..first.number().saturating_add(count) {
-            let call = DoorbellRule::EXCLUDE;
-            let vm = self.vm.number();
-            let fact = DoorbellFact { vm, call, gfn: number, perm: 0, mask: 0, expiry: 0 };
-            match self.ring_fact(&fact) {
-                code::DONE => {}
-                other => return other,
-            }
-        }
-        code::DONE
-    }
-
-    fn ring_fact(&self, fact: &DoorbellFact) -> u32 {
-        let answer = match DoorbellRule.infer(&self.vm, fact) {
-            Ok(proposal) => {
-                let (gfn, act) = proposal.act();
-                match self.act(gfn, act) {
-                    Ok(_) => code::DONE,
-                    Err(Denied::Busy(_)) => code::BUSY,
-                    Err(Denied::NoSuchPage(_)) => code::BAD_PAGE,
-                    Err(Denied::Refused(..) | Denied::Fault(_) | Denied::Forged(_)) => {
-                        code::REFUSED
-                    }
-                }
-            }
-            Err(no) => {
-                self.heard().no_evidence = Some(no);
-                match no {
-                    NoEvidence::NoSuchPage(_) => code::BAD_PAGE,
-                    NoEvidence::NoSuchPermission(_) => code::BAD_PERM,
-                    NoEvidence::NoSuchMask(_) => code::BAD_MASK,
-                    NoEvidence::WrongVm | NoEvidence::NoSuchCall(_) => code::REFUSED,
-                }
-            }
-        };
-        if answer != code::DONE {
-            self.heard().refused += 1;
-        }
-        answer
-    }
-
-    fn console(&self, byte: u8) {
-        const KEPT: usize = 4096;
-        let console = &mut self.heard().console;
-        if console.len() == KEPT {
-            console.pop_front();
-        }
-        console.push_back(byte);
+        also.map(|()| Done { receipt, wire: platform.take_wire(gfn) })
     }
 }
 
-impl Handler for Guard {
-    fn event(&self, _vcpu: u8, event: GuestEvent) -> Reply {
-        let answer = match event {
-            GuestEvent::Doorbell(doorbell) => self.ring(doorbell),
-            GuestEvent::Console(byte) => {
-                self.console(byte);
-                code::DONE
-            }
-            GuestEvent::End(byte) => {
-                self.heard().ended = Some(byte);
-                code::DONE
-            }
-            GuestEvent::Malformed(bad) => {
-                let mut heard = self.heard();
-                heard.malformed = Some(bad);
-                heard.refused += 1;
-                bad.what.code()
-            }
-            GuestEvent::Crashed(_) | GuestEvent::Unknown(_) => code::NOBODY,
-        };
-        // [I9] A poisoned page ends the guest: its vCPU parks and is never resumed.
-        match self.vm.runnable() {
-            Ok(()) => Reply::Answer(answer),
-            Err(_) => Reply::Pause(answer),
-        }
-    }
-
-    fn fault(&self, _vcpu: u8) -> OnFault {
-        if let Err(NotRunnable::Stopped(_)) = self.vm.runnable() {
-            return OnFault::Stop;
-        }
-        // KVM does not say which page it was: what is sealed in place comes back.
-        let closed: Vec<Gfn> = self.shared.views.closed().collect();
-        for gfn in closed {
-            if self.vm.state(gfn) == Some(PageState::Sealed)
-                && let Err(Denied::Forged(_) | Denied::Fault(_)) = self.act(gfn, Act::Touch)
-            {
-                return OnFault::Stop;
-            }
-        }
-        std::thread::yield_now();
-        OnFault::Retry
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

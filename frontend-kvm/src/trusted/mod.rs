@@ -1,6 +1,7 @@
 //! The trusted process: it owns a guest's memory and vCPUs, and answers for every page of it.
 
 mod ciphers;
+mod ears;
 mod guard;
 mod platform;
 mod restore;
@@ -14,12 +15,13 @@ use std::sync::{Arc, Mutex};
 use view_core::key::{RootKey, Salt};
 use view_core::whitelist::{Lease, Leases};
 use view_core::{
-    Act, Epoch, Field, Frame, Frames, Gfn, Mask, Owner, Slot, TooSmall, Vm, VmConfig, VmId,
-    VmNumber,
+    Act, Epoch, Field, Frame, Frames, Gfn, Mask, NotRunnable, Owner, Slot, TooSmall, Vm, VmConfig,
+    VmId, VmNumber,
 };
 
 pub use ciphers::{Ciphers, Incarnation};
-pub use guard::{Denied, Done, Guard, Heard, Look, Witness};
+pub use ears::Heard;
+pub use guard::{Denied, Done, Guard, Look, Witness};
 pub use platform::{KvmPlatform, Shared};
 pub use restore::{RestoreError, Verified, verify};
 pub use snapshot::{SnapshotError, Told};
@@ -57,7 +59,7 @@ pub enum StartError {
     Denied(#[from] Denied),
     /// Not every page was launched.
     #[error("the guest can't be launched: {0:?}")]
-    NotRunnable(view_core::NotRunnable),
+    NotRunnable(NotRunnable),
     /// No random bytes.
     #[error("no random bytes: {0}")]
     Entropy(std::io::Error),
@@ -135,6 +137,14 @@ impl TrustedVm {
     pub fn start(&self) -> Result<(), MachineError> {
         let handler = Arc::clone(&self.guard);
         self.machine.start(handler)
+    }
+
+    /// Stops the guest if one of its pages is poisoned. Call it now and then: a vCPU that never
+    /// exits does not notice by itself.
+    pub fn enforce(&self) {
+        if let Err(NotRunnable::Stopped(_)) = self.guard.vm().runnable() {
+            self.machine.pause();
+        }
     }
 
     /// The gate to its pages.

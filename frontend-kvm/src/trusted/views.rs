@@ -175,7 +175,10 @@ impl Views {
         let mut page = Page::zeroed();
         self.read_view(gfn, &mut page)?;
         self.memory.write_page(gfn, &page)?;
-        self.memory.restore(gfn)?;
+        // Unless the page was taken from the guest too.
+        if !showing.closed.load(Ordering::Acquire) {
+            self.memory.restore(gfn)?;
+        }
         showing.open.store(false, Ordering::Release);
         Ok(())
     }

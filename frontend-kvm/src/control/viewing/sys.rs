@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -143,6 +143,7 @@ impl ForeignUffd {
     /// The descriptor can't be read: its maker is gone.
     pub(crate) fn next(&self) -> Result<Option<u64>, SysError> {
         const PAGE_FAULT: u64 = 0x12;
+        const FORK: u64 = 0x13;
         loop {
             let mut message = [0_u64; 4];
             match (&self.file).read(message.as_mut_bytes()) {
@@ -152,6 +153,8 @@ impl ForeignUffd {
                         return Ok(Some(page));
                     }
                 }
+                // Its maker had the kernel report forks: then each report made us a descriptor.
+                Ok(32) if message[0] & 0xff == FORK => drop(reported(message[1])),
                 Ok(0) => return Err(SysError::new("read(userfaultfd)", libc::EPIPE)),
                 Ok(_) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
@@ -177,6 +180,15 @@ impl ForeignUffd {
             Ok(())
         }
     }
+}
+
+/// The descriptor that came with a report of a fork.
+fn reported(word: u64) -> Option<OwnedFd> {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    let number = i32::from_le_bytes([a, b, c, d]);
+    // SAFETY: the kernel made the descriptor for the reader of this report, which is us, and
+    // nobody else has heard of it.
+    (number > 2).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 impl AsRawFd for ForeignUffd {
