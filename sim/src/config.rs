@@ -3,7 +3,8 @@
 use view_core::Perm;
 use view_core::suite::Stream;
 
-use crate::event::{Ask, Event, PageRef, Term};
+use crate::event::{Ask, Event, PageRef, Phys, Term};
+use crate::machine::CPUS;
 
 /// The bounds of one exploration. Everything is finite because of them.
 #[derive(Clone, Copy, Debug)]
@@ -273,11 +274,11 @@ pub const CONFIGS: &[Config] = &[
     },
     Config {
         name: "page-deep",
-        purpose: "one page, two frames, three versions, two stores, a crash and a fault",
+        purpose: "one page in either of two frames, two stores, one batch dropped, on one CPU",
         frames: 2,
-        versions: 3,
+        cpus: 1,
+        raw: false,
         stores: 2,
-        faults: 1,
         deep: true,
         reaches: &[],
         ..PAGE
@@ -388,5 +389,31 @@ impl Config {
             self.faults,
             self.restarts
         )
+    }
+}
+
+impl Event {
+    /// Whether every CPU, page and frame that the event names exists in a configuration.
+    pub fn fits(self, config: &Config) -> bool {
+        let cpu = |cpu: u8| usize::from(cpu) < CPUS;
+        let page = |page: PageRef| config.page_refs().any(|known| known == page);
+        let frame = |frame: u8| frame < config.frames;
+        match self {
+            Self::GuestLoad(on, of) | Self::GuestStore(on, of) => cpu(on) && page(of),
+            Self::ManageLoad(on, at) | Self::ManageStore(on, at) => {
+                cpu(on) && Phys::all().any(|known| known == at)
+            }
+            Self::ManageMap(of) => frame(of),
+            Self::Offer(of, to) | Self::Retract(of, to) => frame(of) && page(to),
+            Self::Hand(of, _) | Self::Claim(of) => page(of),
+            Self::Begin(on, of, Ask::Accept(at) | Ask::PageIn(at))
+            | Self::Join(on, of, Ask::Accept(at) | Ask::PageIn(at)) => {
+                cpu(on) && page(of) && frame(at)
+            }
+            Self::Begin(on, of, _) | Self::Join(on, of, _) => cpu(on) && page(of),
+            Self::Step(on) | Self::Drop(on) | Self::Fault(on, _) => cpu(on),
+            Self::LaunchVm(vm) => usize::from(vm) < config.pages.len(),
+            Self::Tick | Self::Restart => true,
+        }
     }
 }

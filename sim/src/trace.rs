@@ -132,7 +132,11 @@ impl FromStr for Trace {
                 _ => events.push(words.parse().map_err(|_| bad("no such event"))?),
             }
         }
-        let missing = || BadTrace { line: 0, why: "no configuration is named".to_owned() };
-        Ok(Self { config: config.ok_or_else(missing)?, mutant, breaks, events })
+        let missing = |why: String| BadTrace { line: 0, why };
+        let config = config.ok_or_else(|| missing("no configuration is named".to_owned()))?;
+        match events.iter().find(|event| !event.fits(config)) {
+            Some(event) => Err(missing(format!("{} has nothing for {event}", config.name))),
+            None => Ok(Self { config, mutant, breaks, events }),
+        }
     }
 }

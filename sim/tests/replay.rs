@@ -46,6 +46,10 @@ fn a_line_that_is_no_event_is_refused_with_the_line() {
     }
     let bad = "config page\ncpu0 dance".parse::<Trace>().expect_err("no event");
     assert_eq!(bad.line, 2);
+    for stray in ["cpu7 step", "cpu0 begin 1:0 seal", "management map f3", "vm1 launch"] {
+        let bad = format!("config page\n{stray}").parse::<Trace>().expect_err("no such thing");
+        assert!(bad.why.contains(stray), "{bad}");
+    }
     assert_eq!("cpu0 step".parse::<Trace>().expect_err("no configuration").line, 0);
 }
 
