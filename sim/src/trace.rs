@@ -110,7 +110,7 @@ impl FromStr for Trace {
 
     fn from_str(text: &str) -> Result<Self, BadTrace> {
         let (mut config, mut mutant) = (None, None);
-        let (mut breaks, mut events) = (Vec::new(), Vec::new());
+        let (mut breaks, mut events) = (Vec::new(), Vec::<Event>::new());
         for (line, words) in (1..).zip(text.lines()) {
             let bad = |why: &str| BadTrace { line, why: format!("{why}: {words:?}") };
             match words.split_whitespace().collect::<Vec<_>>().as_slice() {
