@@ -139,8 +139,8 @@ fn domain() -> Result<RestrictionStatus, JailError> {
                     Ok::<_, JailError>(rules.add_rule(beneath(&device, everything)?)?)
                 })?,
             Some(name) if READ_ONLY.contains(&name) => rules.add_rule(beneath(&path, reading)?)?,
-            // A link's rule would hold for where it leads, /etc or the root itself; and a file there
-            // may be what the host swaps to.
+            // A link's rule would hold for where it leads, /etc or the root itself; and a file
+            // there may be what the host swaps to.
             Some(_) | None if path.is_symlink() || !path.is_dir() => rules,
             Some(_) | None => rules.add_rule(beneath(&path, everything)?)?,
         };

@@ -56,7 +56,7 @@ const ALLOWED: &[Allowed] = &[
     (libc::SYS_madvise, Pass::Any, "pages out of dumps and children; stacks given back"),
     (libc::SYS_fallocate, Pass::Any, "pages of memory files given back"),
     // Threads.
-    (libc::SYS_clone3, Pass::Any, "answered with ENOSYS by the filter in front"),
+    (libc::SYS_clone3, Pass::Any, "answered: see ANSWERED"),
     (libc::SYS_clone, Pass::Masked(0, THREAD, &[THREAD]), "a thread"),
     (libc::SYS_set_robust_list, Pass::Any, "a thread starts"),
     (libc::SYS_rseq, Pass::Any, "a thread starts"),
@@ -83,6 +83,7 @@ const ALLOWED: &[Allowed] = &[
     (libc::SYS_pread64, Pass::Any, "an image that is being restored"),
     (libc::SYS_pwrite64, Pass::Any, "the view file"),
     (libc::SYS_close, Pass::Any, "what is done with"),
+    (libc::SYS_unlink, Pass::Any, "answered: see ANSWERED"),
     (libc::SYS_fcntl, Pass::Any, "duplicates, blocking or not"),
     (libc::SYS_readlink, Pass::Any, "whether a manager's descriptor is a userfaultfd"),
     (libc::SYS_eventfd2, Pass::Any, "ends the thread that serves stores"),
@@ -107,17 +108,24 @@ const ALLOWED: &[Allowed] = &[
     (libc::SYS_getrandom, Pass::Any, "salts, seeds of tables"),
 ];
 
+/// Calls that are not made and don't kill either: what comes back, and why.
+const ANSWERED: [(libc::c_long, i32, &str); 2] = [
+    (libc::SYS_clone3, libc::ENOSYS, "its flags can't be judged; clone, whose can, comes next"),
+    (libc::SYS_unlink, libc::EPERM, "who ends would tidy up its socket; it stays"),
+];
+
 /// From now on, and for all threads: a call that isn't on the list kills the process.
 ///
 /// # Errors
 /// [`ConfineError`]; end the process.
 pub fn confine() -> Result<(), ConfineError> {
     sys::settle_allocator();
-    // The kernel heeds the stricter answer of two filters. This one goes first, since the other
-    // lets no further one pass.
-    let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let enosys = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    install(no_clone3, SeccompAction::Allow, enosys)?;
+    // The kernel heeds the stricter answer of two filters. These go first, since the list lets no
+    // further one pass.
+    for (call, errno, _) in ANSWERED {
+        let answer = SeccompAction::Errno(errno.cast_unsigned());
+        install(BTreeMap::from([(call, Vec::new())]), SeccompAction::Allow, answer)?;
+    }
     install(rules()?, SeccompAction::KillProcess, SeccompAction::Allow)
 }
 

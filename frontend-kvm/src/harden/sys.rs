@@ -140,15 +140,15 @@ pub(crate) fn has_no_capability() -> Result<bool> {
     Ok(found == [CapabilityWords::default(); 2])
 }
 
-/// Keeps the allocator from counting processors later on, for which it may open a file.
+/// Keeps the allocator from opening files later on: it would count processors before it makes an
+/// arena, and ask how memory is overcommitted before it gives some of one back.
 pub(crate) fn settle_allocator() {
-    const ARENAS_MAX: i32 = 8;
-    // SAFETY: takes integers, and the allocator's own lock is all it needs. What it answers is no
-    // matter: an allocator that doesn't know the option has no such habit.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX)
-    };
+    for (option, value) in [(libc::M_ARENA_MAX, 8), (libc::M_TRIM_THRESHOLD, -1)] {
+        // SAFETY: takes integers, under a lock of the allocator's own. What it answers is no
+        // matter: one that doesn't know an option doesn't have the habit.
+        unsafe { libc::mallopt(option, value) };
+    }
 }
 
 /// A value in memory that the kernel doesn't map for itself, where the host has such; in locked

@@ -32,7 +32,7 @@ pub(crate) fn kvm(test: &str) -> Option<Kvm> {
     }
 }
 
-fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     let line = format!("skipped: {test}: {why}\n");
     // A descriptor of its own: the harness catches what goes through `eprintln!`.
     let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
