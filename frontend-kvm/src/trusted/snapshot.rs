@@ -66,8 +66,10 @@ impl TrustedVm {
         let Ok(_one) = self.snapshots.try_lock() else { return Err(SnapshotError::Busy) };
         self.bring_back_sealed()?;
         let job = Arc::new(Job::new(Arc::clone(&self.guard)));
-        let tracker = Tracker::arm(self.machine.memory(), &self.uffd)?;
+        let tracker = Tracker::new(self.machine.memory(), &self.uffd)?;
+        self.guard.watch(Some(tracker.changes()), || ());
         let watching = Watching(&self.guard);
+        tracker.arm()?;
         let (stall, state) = self.freeze(&job, &tracker)?;
         let told = self.stream(&job, &tracker, &state, sink)?;
         drop(watching);
