@@ -1,0 +1,141 @@
+//! How long a guest stands still for its snapshot, and that this does not grow with its memory.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use frontend_kvm::trusted::TrustedVm;
+use frontend_kvm::{Kvm, Mode};
+
+use crate::common::kvm;
+use crate::{Running, steps};
+
+const SMALL: usize = 64 << 8;
+const LARGE: usize = 1 << 18;
+/// Snapshots of each guest for one median.
+const ROUNDS: usize = 3;
+/// Other people's work on the same processors makes single medians lie, but not for ever.
+const ATTEMPTS: usize = 3;
+
+/// Takes an image and throws it away; notes how far the guest is at its first and last byte.
+struct Sink<'g> {
+    vm: &'g TrustedVm,
+    bytes: u64,
+    first: Option<u64>,
+    last: u64,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.last = steps(self.vm);
+        self.first.get_or_insert(self.last);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One snapshot from both sides.
+struct Taken {
+    /// Between pause and resume, as the trusted process measures it.
+    stall: Duration,
+    /// The longest time for which the guest's counter stood, as another thread saw it.
+    gap: Duration,
+    /// For the whole image.
+    length: Duration,
+    /// What the guest did between the first byte and the last.
+    steps: u64,
+}
+
+fn take(guest: &Running) -> Taken {
+    guest.vm.machine().resume().unwrap();
+    let watcher = Watcher::new(guest);
+    let mut sink = Sink { vm: &guest.vm, bytes: 0, first: None, last: 0 };
+    let begun = Instant::now();
+    let told = guest.vm.snapshot(&mut sink).unwrap();
+    let (length, gap) = (begun.elapsed(), watcher.longest_gap());
+    guest.vm.machine().pause();
+    assert!(sink.bytes > told.pages * 4096);
+    Taken { stall: told.stall, gap, length, steps: sink.last - sink.first.unwrap() }
+}
+
+/// Watches the guest's counter from outside.
+struct Watcher {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Duration>,
+}
+
+impl Watcher {
+    fn new(guest: &Running) -> Self {
+        let (vm, over) = (Arc::clone(&guest.vm), Arc::new(AtomicBool::new(false)));
+        let done = Arc::clone(&over);
+        let watch = move || {
+            let (mut last, mut since, mut longest) = (steps(&vm), Instant::now(), Duration::ZERO);
+            while !done.load(Ordering::Relaxed) {
+                let (now, at) = (steps(&vm), Instant::now());
+                if now != last {
+                    longest = longest.max(at - since);
+                    (last, since) = (now, at);
+                }
+                // Three threads want two processors, and this one is the least important.
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            longest
+        };
+        Self { over, thread: std::thread::spawn(watch) }
+    }
+
+    fn longest_gap(self) -> Duration {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn boot(kvm: &Kvm, pages: usize) -> Running {
+    let guest = Running::boot(kvm, pages, Mode::Counter, |_| {});
+    guest.vm.machine().pause();
+    guest
+}
+
+fn median(of: &[Taken], what: impl Fn(&Taken) -> Duration) -> Duration {
+    let mut all: Vec<Duration> = of.iter().map(what).collect();
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
+/// Interleaved, so that whatever else the machine does meets both.
+fn medians(small: &Running, large: &Running) -> [Duration; 2] {
+    let (mut of_small, mut of_large) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        of_small.push(take(small));
+        of_large.push(take(large));
+    }
+    for (name, taken) in [("64 MiB", &of_small), ("1 GiB", &of_large)] {
+        let (stall, gap) = (median(taken, |one| one.stall), median(taken, |one| one.gap));
+        let length = median(taken, |one| one.length);
+        let steps = taken.iter().map(|one| one.steps).min().unwrap();
+        println!("{name}: stall {stall:?}, gap {gap:?}, image {length:?}, at least {steps} steps");
+        assert!(steps > 1000, "the guest stood while its image was written: {steps} steps");
+    }
+    [median(&of_small, |one| one.stall), median(&of_large, |one| one.stall)]
+}
+
+#[test]
+fn a_gibibyte_stands_still_no_longer_than_twice_as_long_as_64_mebibytes() {
+    let name = "a_gibibyte_stands_still_no_longer_than_twice_as_long_as_64_mebibytes";
+    let Some(kvm) = kvm(name) else { return };
+    let (small, large) = (boot(&kvm, SMALL), boot(&kvm, LARGE));
+    let mut all = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let [of_small, of_large] = medians(&small, &large);
+        if of_large <= of_small * 2 {
+            return;
+        }
+        all.push((of_small, of_large));
+    }
+    panic!("64 MiB and 1 GiB stand still for {all:?}");
+}
