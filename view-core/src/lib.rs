@@ -1,4 +1,5 @@
 //! The core of Pageveil: it decides, the platform acts, the core commits.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(
