@@ -207,7 +207,9 @@ impl Mapping {
     pub(crate) fn of_vcpu(vcpu: &VcpuFd, bytes: usize) -> Result<Self> {
         // SAFETY: the vCPU is open for as long as its descriptor is borrowed here.
         let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
-        Range::new(bytes / PAGE, libc::MAP_SHARED, Some(fd)).map(Self)
+        let range = Range::new(bytes / PAGE, libc::MAP_SHARED, Some(fd))?;
+        range.keep_close(0, bytes / PAGE)?;
+        Ok(Self(range))
     }
 
     /// How many pages there are.

@@ -90,6 +90,15 @@ impl<'t, const N: usize> Batch<'t, N> {
         Ok(Receipts(self.plans))
     }
 
+    /// Gives up. Pages whose steps had begun are withdrawn from every view as far as the platform
+    /// can, and poisoned; the others are as they were. Dropping a batch poisons too, but leaves
+    /// mappings as they are, for it has no platform to take them away with.
+    pub fn abandon<P: Platform>(mut self, platform: &mut P) {
+        if self.in_progress {
+            self.close(platform);
+        }
+    }
+
     /// The receipts of a batch whose every step is done.
     ///
     /// # Errors

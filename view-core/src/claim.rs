@@ -58,11 +58,14 @@ impl<'t> Claim<'t> {
         let mut decision = on_act(hold.entry.state, &act, hold.vm.is_launched())?;
         match act {
             Act::Accept(frame) => {
-                hold.reserve_frame(frame)?;
                 if decision.after == PageState::Building {
-                    hold.vm.begin_building();
-                    hold.reserved.building = true;
+                    hold.reserved.building = hold.vm.begin_building();
+                    if !hold.reserved.building {
+                        // Launched since the table was asked.
+                        decision = on_act(hold.entry.state, &act, true)?;
+                    }
                 }
+                hold.reserve_frame(frame)?;
             }
             Act::Share(evidence, _, mask, expiry) => {
                 if !evidence.is_about(hold.vm, hold.gfn) {
@@ -103,7 +106,12 @@ impl<'t> Plan<'t> {
             hold.reserve_replica()?;
         }
         if decision.burns_version {
-            hold.burn_version()?;
+            let burnt = hold.burn_version();
+            // Taking a page back is never refused: without a version left nothing is sealed again,
+            // so nothing is ever sealed under a used one.
+            if decision.seal.is_some() {
+                burnt?;
+            }
         }
         Ok(Self { hold, decision, tag: Tag::default(), forged: false })
     }
@@ -282,7 +290,9 @@ impl Hold<'_> {
         if let Some(frame) = self.reserved.frame {
             self.entry.frame = frame;
         }
-        if before == PageState::Replica && after != PageState::Replica {
+        // Every way out of `Replica`, and the end of a poisoned page, wipes the replica first.
+        let had_replica = core::mem::take(&mut self.entry.owes_replica);
+        if had_replica || (before == PageState::Replica && after != PageState::Replica) {
             self.vm.return_replica();
         }
         if before == PageState::Building && after != PageState::Building {
@@ -331,6 +341,7 @@ impl Hold<'_> {
         if self.entry.state == PageState::Building || self.reserved.building {
             self.vm.end_building();
         }
+        self.entry.owes_replica |= self.entry.state == PageState::Replica || self.reserved.replica;
         self.entry.state = PageState::Poisoned;
     }
 }

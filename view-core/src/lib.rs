@@ -41,4 +41,4 @@ pub use perm::{MaskId, PageKind, Perm};
 pub use platform::{Copies, OpenStep, Place, Platform, SealStep, Source, Target, View, What};
 pub use slot::{Entry, Slot};
 pub use state::{Act, PageState, Refused, Request};
-pub use vm::{NotRunnable, TooSmall, Unclaimed, Vm, VmConfig};
+pub use vm::{BadTable, NotRunnable, Unclaimed, Vm, VmConfig};

@@ -142,8 +142,9 @@ pub trait Platform {
     /// A fault poisons the page.
     fn scrub(&mut self, page: &Target, copies: Copies) -> Result<(), Self::Fault>;
 
-    /// On return `view` may reach `what` of the page with `perm`, and nothing else of it. An owner
-    /// keeps its mapping while the management side is granted one.
+    /// On return `view` may reach `what` of the page with `perm`. An owner keeps its mapping while
+    /// the management side is granted one. A grant with less than an earlier one takes nothing
+    /// back: that is what [`withdraw`](Self::withdraw) is for.
     ///
     /// # Errors
     /// A fault poisons the page.

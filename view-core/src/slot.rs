@@ -5,7 +5,8 @@
 //! until it clears it; acquire and release on the control word order them.
 //!
 //! ```text
-//! word 0   0..4 state   4 busy   5 excluded   6 writable   8..14 mask   14..22 kind   24..64 frame
+//! word 0   0..4 state   4 busy   5 excluded   6 writable   7 owes a replica   8..14 mask
+//!          14..22 kind   24..64 frame
 //! word 1   0..56 version   56..64 lease (0xff: none)
 //! word 2,3 tag
 //! ```
@@ -20,6 +21,7 @@ use crate::whitelist::LeaseIndex;
 const BUSY: u64 = 1 << 4;
 const EXCLUDED: u64 = 1 << 5;
 const WRITABLE: u64 = 1 << 6;
+const OWES_REPLICA: u64 = 1 << 7;
 const MASK_SHIFT: u32 = 8;
 const KIND_SHIFT: u32 = 14;
 const FRAME_SHIFT: u32 = 24;
@@ -117,6 +119,8 @@ pub struct Entry {
     /// The tag of the latest seal that has to come back.
     pub tag: Tag,
     pub(crate) lease: Option<LeaseIndex>,
+    /// A poisoned page may still have a place in the pool of replicas, until it is wiped.
+    pub(crate) owes_replica: bool,
 }
 
 impl Entry {
@@ -134,8 +138,10 @@ impl Entry {
         };
         let writable = if perm == Some(Perm::ReadWrite) { WRITABLE } else { 0 };
         let excluded = if self.excluded { EXCLUDED } else { 0 };
+        let owes = if self.owes_replica { OWES_REPLICA } else { 0 };
         code | excluded
             | writable
+            | owes
             | (u64::from(mask.unwrap_or(MaskId::ALL).number()) << MASK_SHIFT)
             | (u64::from(kind.unwrap_or(PageKind::MEMORY).0) << KIND_SHIFT)
             | (self.frame.number() << FRAME_SHIFT)
@@ -157,6 +163,7 @@ impl Entry {
         Self {
             state: state_of(control),
             excluded: control & EXCLUDED != 0,
+            owes_replica: control & OWES_REPLICA != 0,
             frame: Frame::from_low_bits(control >> FRAME_SHIFT),
             version: Version::from_low_bits(version),
             tag: tag.to_le_bytes(),
@@ -210,6 +217,7 @@ mod tests {
                 mask: MaskId::from_low_bits(63),
             },
             excluded: true,
+            owes_replica: true,
             frame: Frame::MAX,
             version: Version::MAX,
             tag: core::array::from_fn(|index| u8::try_from(index).unwrap_or_default() | 0x80),

@@ -58,7 +58,8 @@ pub enum Request {
     Export(Stream),
     /// Seal the page in its own frame, away from its owner.
     Seal,
-    /// Give the frame back; the sealed bytes leave with the management side.
+    /// Give the frame back; the sealed bytes leave with the management side. Those of a page that
+    /// is sealed already are not sent again: read them through a mapping first.
     PageOut,
     /// Bring the sealed bytes back in a frame offered for this page.
     PageIn(Frame),

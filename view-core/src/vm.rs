@@ -33,22 +33,38 @@ pub struct VmConfig<'s> {
     pub replicas_max: u64,
 }
 
-/// The table has fewer rows than the guest has pages.
+/// Why a table can't be a new VM's. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooSmall {
-    /// Rows that the guest needs.
-    pub needed: u64,
-    /// Rows that there are.
-    pub rows: usize,
+pub enum BadTable {
+    /// It has fewer rows than the guest has pages.
+    TooSmall {
+        /// Rows that the guest needs.
+        needed: u64,
+        /// Rows that there are.
+        rows: usize,
+    },
+    /// A row is some VM's already: what it counts and promises would be forgotten.
+    InUse(Gfn),
 }
 
-impl fmt::Display for TooSmall {
+impl fmt::Display for BadTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the guest has {} pages, the table only {} rows", self.needed, self.rows)
+        match self {
+            Self::TooSmall { needed, rows } => {
+                write!(f, "the guest has {needed} pages, the table only {rows} rows")
+            }
+            Self::InUse(gfn) => {
+                write!(
+                    f,
+                    "the table's row of page {:#x} is in use; a new VM needs zeroed rows",
+                    gfn.number()
+                )
+            }
+        }
     }
 }
 
-impl core::error::Error for TooSmall {}
+impl core::error::Error for BadTable {}
 
 /// Why a page could not be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +97,15 @@ pub enum NotRunnable {
     Stopped(Gfn),
 }
 
+/// Set once and for good; after that, no page is ever being built.
+const LAUNCHED: u64 = 1 << 63;
+
 /// One VM's table and state. Share it between CPUs by reference.
 #[derive(Debug)]
 pub struct Vm<'s> {
     config: VmConfig<'s>,
-    launched: AtomicU64,
+    /// How many pages are being built, and [`LAUNCHED`]: one word, so that neither changes unseen
+    /// while the other is looked at.
     building: AtomicU64,
     replicas: AtomicU64,
     /// 0, or one more than the gfn that stopped the VM.
@@ -93,17 +113,22 @@ pub struct Vm<'s> {
 }
 
 impl<'s> Vm<'s> {
-    /// A VM whose pages are what its rows say: all free in zeroed storage.
+    /// A VM whose pages are all free. Its rows must be zeroed, and nobody else's.
     ///
     /// # Errors
-    /// [`TooSmall`] if there are fewer rows than pages.
-    pub fn new(config: VmConfig<'s>) -> Result<Self, TooSmall> {
+    /// [`BadTable`] if there are fewer rows than pages, or one is in use.
+    pub fn new(config: VmConfig<'s>) -> Result<Self, BadTable> {
         let rows = config.slots.len();
         if u64::try_from(rows).unwrap_or(u64::MAX) < config.pages {
-            return Err(TooSmall { needed: config.pages, rows });
+            return Err(BadTable::TooSmall { needed: config.pages, rows });
         }
-        let [launched, building, replicas, stopped] = core::array::from_fn(|_| AtomicU64::new(0));
-        Ok(Self { config, launched, building, replicas, stopped })
+        let gfns = (0..config.pages).map_while(|number| Gfn::new(number).ok());
+        let used = gfns.zip(config.slots).find(|(_, slot)| slot.words() != [0; 4]);
+        if let Some((gfn, _)) = used {
+            return Err(BadTable::InUse(gfn));
+        }
+        let [building, replicas, stopped] = core::array::from_fn(|_| AtomicU64::new(0));
+        Ok(Self { config, building, replicas, stopped })
     }
 
     /// The VM's place in this host's tables.
@@ -161,12 +186,9 @@ impl<'s> Vm<'s> {
     /// # Errors
     /// [`NotRunnable::StillBuilding`] if some page was not launched; nothing changed.
     pub fn launch(&self) -> Result<(), NotRunnable> {
-        match self.building.load(Ordering::Acquire) {
-            0 => {
-                self.launched.store(1, Ordering::Release);
-                Ok(())
-            }
-            pages => Err(NotRunnable::StillBuilding(pages)),
+        match self.building.compare_exchange(0, LAUNCHED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) | Err(LAUNCHED) => Ok(()),
+            Err(pages) => Err(NotRunnable::StillBuilding(pages)),
         }
     }
 
@@ -178,13 +200,7 @@ impl<'s> Vm<'s> {
         if let Some(gfn) = self.stopped.load(Ordering::Acquire).checked_sub(1) {
             return Err(NotRunnable::Stopped(Gfn::from_low_bits(gfn)));
         }
-        if !self.is_launched() {
-            return Err(NotRunnable::NotLaunched);
-        }
-        match self.building.load(Ordering::Acquire) {
-            0 => Ok(()),
-            pages => Err(NotRunnable::StillBuilding(pages)),
-        }
+        if self.is_launched() { Ok(()) } else { Err(NotRunnable::NotLaunched) }
     }
 
     /// How many replicas are out.
@@ -193,7 +209,7 @@ impl<'s> Vm<'s> {
     }
 
     pub(crate) fn is_launched(&self) -> bool {
-        self.launched.load(Ordering::Acquire) != 0
+        self.building.load(Ordering::Acquire) & LAUNCHED != 0
     }
 
     pub(crate) fn stop(&self, gfn: Gfn) {
@@ -217,8 +233,13 @@ impl<'s> Vm<'s> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |out| out.checked_sub(1));
     }
 
-    pub(crate) fn begin_building(&self) {
-        self.building.fetch_add(1, Ordering::AcqRel);
+    /// Counts one page more, unless the VM is launched.
+    pub(crate) fn begin_building(&self) -> bool {
+        self.building
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                if word & LAUNCHED == 0 { word.checked_add(1) } else { None }
+            })
+            .is_ok()
     }
 
     pub(crate) fn end_building(&self) {

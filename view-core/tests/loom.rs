@@ -187,6 +187,21 @@ fn who_claims_a_poisoned_page_knows_that_the_vm_has_stopped() {
     });
 }
 
+#[test]
+fn no_page_is_being_built_once_the_vm_is_launched() {
+    explore(|| {
+        let world = World::new(1);
+        world.vm.frames().offer(frame(0), VM, gfn(0)).expect("free");
+        let other = thread::spawn(move || {
+            assert_eq!(world.commit(0, |claim| claim.act(Act::Accept(frame(0)))), DONE);
+        });
+        let launched = world.vm.launch().is_ok();
+        other.join().expect("no assertion failed");
+        let expected = if launched { PageState::Private } else { PageState::Building };
+        assert_eq!(world.vm.state(gfn(0)), Some(expected));
+    });
+}
+
 fn gfn(number: u64) -> Gfn {
     Gfn::new(number).expect("small")
 }

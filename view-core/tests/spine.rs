@@ -3,9 +3,9 @@
 
 use view_core::whitelist::{Doorbell, DoorbellFact, Expiry, Lease, Leases, NoEvidence, Rule};
 use view_core::{
-    Act, Batch, Copies, Epoch, Frame, Frames, Gfn, NotRunnable, OpenStep, Owner, Ownership,
-    PageState, Perm, Place, Platform, Progress, Receipt, Refused, Request, SealStep, Slot, Target,
-    TooSmall, Unclaimed, View, Vm, VmConfig, VmNumber, What,
+    Act, BadTable, Batch, Copies, Epoch, Frame, Frames, Gfn, NotRunnable, OpenStep, Owner,
+    Ownership, PageState, Perm, Place, Platform, Progress, Receipt, Refused, Request, SealStep,
+    Slot, Target, Unclaimed, View, Vm, VmConfig, VmNumber, What,
     suite::{Stream, Tag},
 };
 
@@ -369,6 +369,43 @@ fn exclusion_blanks_the_page_in_images_only() {
 fn a_table_smaller_than_the_guest_is_refused() {
     let storage = Storage::new();
     let refused = Vm::new(storage.config(5)).err();
-    assert_eq!(refused, Some(TooSmall { needed: 5, rows: PAGES }));
+    assert_eq!(refused, Some(BadTable::TooSmall { needed: 5, rows: PAGES }));
     assert_eq!(storage.vm().claim(gfn(4)).err(), Some(Unclaimed::NoSuchPage));
+}
+
+#[test]
+fn a_table_that_is_in_use_makes_no_second_vm() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    assert_eq!(vm.runnable(), Ok(()));
+    assert_eq!(Vm::new(storage.config(4)).err(), Some(BadTable::InUse(gfn(0))));
+}
+
+#[test]
+fn an_abandoned_batch_leaves_its_pages_closed_to_every_view() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder::default();
+    let plan = vm.claim(gfn(1)).expect("free").act(share(&vm, gfn(1), 0)).expect("decided");
+    let mut batch = Batch::<1>::new();
+    assert!(batch.push(plan).is_ok());
+    assert_eq!(batch.step(&mut platform), Ok(Progress::More));
+    batch.abandon(&mut platform);
+    let closing = ["withdraw 1 Owner", "withdraw 1 Management", "fence"];
+    assert_eq!(platform.calls[1..], closing);
+    assert_eq!(vm.state(gfn(1)), Some(PageState::Poisoned));
+}
+
+#[test]
+fn a_poisoned_replica_gives_its_place_back_once_it_is_wiped() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    let mut platform = Recorder { fault_at: Some(2), ..Recorder::default() };
+    let plan = vm.claim(gfn(0)).expect("free").request(Request::Map(Perm::Read)).expect("decided");
+    let mut batch = Batch::<1>::new();
+    assert!(batch.push(plan).is_ok());
+    assert!(batch.run(&mut platform).is_err(), "the grant fails");
+    assert_eq!(vm.replicas(), 1, "who knows what is still out");
+    ask(&vm, gfn(0), Request::Destroy, &mut Recorder::default()).expect("wiped");
+    assert_eq!((vm.replicas(), vm.state(gfn(0))), (0, Some(PageState::Poisoned)));
 }

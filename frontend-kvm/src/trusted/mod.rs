@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use view_core::key::{RootKey, Salt};
 use view_core::whitelist::{Lease, Leases};
 use view_core::{
-    Act, Epoch, Field, Frame, Frames, Gfn, Mask, NotRunnable, Owner, Slot, TooSmall, Vm, VmConfig,
+    Act, BadTable, Epoch, Field, Frame, Frames, Gfn, Mask, NotRunnable, Owner, Slot, Vm, VmConfig,
     VmId, VmNumber,
 };
 
@@ -53,7 +53,7 @@ pub enum StartError {
     Sys(#[from] SysError),
     /// The table could not be made.
     #[error(transparent)]
-    Table(#[from] TooSmall),
+    Table(#[from] BadTable),
     /// A page could not be given to the guest.
     #[error(transparent)]
     Denied(#[from] Denied),

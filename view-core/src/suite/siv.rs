@@ -8,10 +8,11 @@ use core::fmt;
 use aes::{Aes128Enc, Aes256Enc};
 use cipher::array::Array;
 use cipher::consts::U16;
-use cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
+use cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipherCore};
 use cmac::block_api::CmacCipher;
 use cmac::{Cmac, Mac};
 use ctr::CtrCore;
+use ctr::flavors::Ctr128BE;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -133,10 +134,16 @@ where
     /// CTR of RFC 5297, section 2.5; its own inverse.
     fn ctr(&self, tag: &Tag, buf: &mut [u8]) {
         let iv = Array(counter(tag).to_be_bytes());
-        let mut stream = ctr::Ctr128BE::from_core(CtrCore::inner_iv_init(&self.ctr, &iv));
-        if stream.try_apply_keystream(buf).is_err() {
-            buf.zeroize(); // 2^128 blocks do not fit in memory; plain text must not leave anyhow
+        // A block at a time: the wrapper around this core cuts buffers by panicking operations.
+        let mut stream = CtrCore::<_, Ctr128BE>::inner_iv_init(&self.ctr, &iv);
+        let mut key = Array::default();
+        for block in buf.chunks_mut(key.len()) {
+            stream.write_keystream_block(&mut key);
+            for (byte, key) in block.iter_mut().zip(&key) {
+                *byte ^= key;
+            }
         }
+        key.zeroize();
     }
 }
 

@@ -217,6 +217,9 @@ impl<'w, 'v> Worker<'w, 'v> {
             let mut page = self.world.page(receipt.gfn);
             if receipt.state == PageState::Poisoned && page.state != PageState::Poisoned {
                 self.world.count("forged");
+            } else if receipt.state == PageState::Poisoned {
+                // Destroyed: every copy is wiped, and the pool has the replica's place back.
+                page.in_pool = false;
             }
             (page.state, page.at_risk) = (receipt.state, false);
             if let Some((id, tag)) = receipt.sealed {

@@ -1,7 +1,8 @@
 //! The trusted process: `run` and `restore`.
 
 use std::fs::File;
-use std::os::unix::net::UnixListener;
+use std::io::ErrorKind;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,15 +112,31 @@ impl Restore {
 }
 
 impl Trusted {
+    /// A confined process can't remove its socket when it ends, so a stale one is removed here:
+    /// one that nobody listens at.
+    fn listen(&self) -> Result<UnixListener, Failed> {
+        let path = &self.control;
+        let stale = UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        if stale {
+            std::fs::remove_file(path).map_err(|error| {
+                Failed::new(format!(
+                    "{}: nobody listens there, and it stays: {error}",
+                    path.display()
+                ))
+            })?;
+        }
+        UnixListener::bind(path).map_err(|error| {
+            let hint = "end the trusted process that uses it, or name another";
+            Failed::new(format!("{}: {error}; {hint}", path.display()))
+        })
+    }
+
     /// Gives up every right that is not needed any more, lets the guest run, and answers
     /// management until a signal or a manager ends it. Then every page is wiped.
     fn serve(self, vm: TrustedVm) -> Outcome {
         let failed = Failed::while_doing(self.control.display());
-        let listener = UnixListener::bind(&self.control).map_err(|error| {
-            let hint = "remove it if no trusted process uses it";
-            Failed::new(format!("{}: {error}; {hint}", self.control.display()))
-        })?;
-        let _gone = RemoveOnDrop(&self.control);
+        let listener = self.listen()?;
         let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self")?);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(if self.allow_uid.is_empty() {
             0o600
@@ -152,15 +169,6 @@ impl Trusted {
         vm.destroy()?;
         eprintln!("pageveil: the guest is gone, every page of it wiped");
         Ok(())
-    }
-}
-
-struct RemoveOnDrop<'p>(&'p Path);
-
-impl Drop for RemoveOnDrop<'_> {
-    fn drop(&mut self) {
-        // Confined by then, the process may not be allowed to: a stale socket refuses connections.
-        let _ = std::fs::remove_file(self.0);
     }
 }
 
