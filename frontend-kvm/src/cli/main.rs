@@ -11,6 +11,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::commands::Command;
+use crate::output::Failed;
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 not told right.
+With --json, the last line on standard output is one JSON object.";
 
 /// Run guests whose memory their manager can map, dump, save and restore, but not read.
 ///
@@ -18,7 +22,7 @@ use crate::commands::Command;
 /// is a management tool that talks to it over its control socket, and gets sealed pages, pages
 /// that the guest itself opened, and refusals. `pageveil demo` shows the whole in ten seconds.
 #[derive(Debug, Parser)]
-#[command(name = "pageveil", version, max_term_width = 100)]
+#[command(name = "pageveil", version, max_term_width = 100, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,8 +30,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     match Cli::parse().command.run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
+        Ok(()) | Err(Failed::Unread) => ExitCode::SUCCESS,
+        Err(failed @ Failed::Words(_)) => {
             eprintln!("pageveil: {failed}");
             ExitCode::FAILURE
         }

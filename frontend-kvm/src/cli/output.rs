@@ -8,41 +8,63 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::NamedTempFile;
 
-/// Why a command failed, in words for people.
+/// Why a command ended before its end.
 #[derive(Debug)]
-pub(crate) struct Failed(String);
+pub(crate) enum Failed {
+    /// It failed; in words for people.
+    Words(String),
+    /// Whoever read our output has enough of it.
+    Unread,
+}
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Words(words) => f.write_str(words),
+            Self::Unread => f.write_str("nobody reads on"),
+        }
     }
 }
 
 impl Failed {
     /// It failed for this reason.
     pub(crate) fn new(words: impl Into<String>) -> Self {
-        Self(words.into())
+        Self::Words(words.into())
     }
 
     /// While doing `what`, this happened.
     pub(crate) fn while_doing(what: impl fmt::Display) -> impl Fn(&dyn fmt::Display) -> Self {
-        move |error| Self(format!("{what}: {error}"))
+        move |error| Self::Words(format!("{what}: {error}"))
     }
 }
 
 impl<E: std::error::Error> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self(error.to_string())
+        Self::Words(error.to_string())
     }
 }
 
 /// What a command returns.
 pub(crate) type Outcome = Result<(), Failed>;
 
+/// Prints one line, like `println!`; but who reads may leave early, as `head` does.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::output::print(format_args!($($words)*)) };
+}
+pub(crate) use say;
+
+/// What [`say!`] does.
+pub(crate) fn print(words: fmt::Arguments<'_>) -> Outcome {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{words}").map_err(|error| {
+        let unread = error.kind() == io::ErrorKind::BrokenPipe;
+        if unread { Failed::Unread } else { Failed::from(error) }
+    })
+}
+
 /// Prints one line of JSON, the last of a command's standard output.
 pub(crate) fn print_json(value: &serde_json::Value) -> Outcome {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{value}").map_err(Failed::from)
+    say!("{value}")
 }
 
 /// A bar on standard error, if that is a terminal.
@@ -77,7 +99,8 @@ impl WholeFile {
         let path = self.path;
         let failed = |error: &dyn fmt::Display| {
             let name = path.display();
-            Failed(format!("{name} can't be written: {error}; what was there before is untouched"))
+            let untouched = "what was there before is untouched";
+            Failed::new(format!("{name} can't be written: {error}; {untouched}"))
         };
         let file = self.file.into_inner().map_err(|error| failed(&error.error()))?;
         file.as_file().sync_all().map_err(|error| failed(&error))?;

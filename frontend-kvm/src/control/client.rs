@@ -94,6 +94,9 @@ impl Client {
     pub fn states(&mut self) -> Result<Vec<PageState>, WireError> {
         let pages = self.about()?.pages;
         let (_, payload) = self.ask(Ask::States, 0, pages, &[])?;
+        if payload.len() as u64 != pages {
+            return Err(WireError::NotAFrame);
+        }
         Ok(payload.into_iter().map(|code| state_of(code, 0, 0)).collect())
     }
 
@@ -102,7 +105,8 @@ impl Client {
     /// # Errors
     /// [`WireError`].
     pub fn read(&mut self, first: u64, count: u64) -> Result<Vec<SeenPage>, WireError> {
-        let (_, payload) = self.ask(Ask::Read, first, count.min(PAGES_MAX), &[])?;
+        let count = count.min(PAGES_MAX);
+        let (_, payload) = self.ask(Ask::Read, first, count, &[])?;
         let mut rest = payload.as_slice();
         let mut pages = Vec::new();
         while !rest.is_empty() {
@@ -121,7 +125,9 @@ impl Client {
             });
             rest = behind;
         }
-        Ok(pages)
+        let asked = pages.len() as u64 == count
+            && pages.iter().map(|page| page.gfn).eq(first..first.saturating_add(count));
+        if asked { Ok(pages) } else { Err(WireError::NotAFrame) }
     }
 
     /// Stores bytes into a page that the guest opened for writing.
@@ -167,7 +173,7 @@ impl Client {
             }
             bytes += payload.len() as u64;
             progress(bytes);
-            sink.write_all(&payload)?;
+            sink.write_all(&payload).map_err(WireError::Sink)?;
         }
     }
 

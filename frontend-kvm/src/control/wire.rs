@@ -67,6 +67,9 @@ pub enum WireError {
     /// The other side is gone, or the system failed.
     #[error("the socket: {0}")]
     Io(#[from] io::Error),
+    /// What came can't be written where it was to go.
+    #[error("it can't be written: {0}")]
+    Sink(io::Error),
     /// What came is no frame.
     #[error("what came over the socket is not this protocol")]
     NotAFrame,

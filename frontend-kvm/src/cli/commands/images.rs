@@ -12,7 +12,7 @@ use view_core::image::{HEADER_SIZE, Header, ImageRoot, UnverifiedHeader};
 use zeroize::Zeroizing;
 
 use super::parse_root;
-use crate::output::{Failed, Outcome, bar, hex, print_json};
+use crate::output::{Failed, Outcome, bar, hex, print_json, say};
 
 /// Makes a key file.
 pub(crate) fn keygen(path: &Path) -> Outcome {
@@ -22,8 +22,7 @@ pub(crate) fn keygen(path: &Path) -> Outcome {
     let mut file = file.map_err(|error| failed(&error))?;
     file.write_all(&*key).map_err(|error| failed(&error))?;
     file.sync_all().map_err(|error| failed(&error))?;
-    println!("{}: 32 random bytes, readable by you alone", path.display());
-    Ok(())
+    say!("{}: 32 random bytes, readable by you alone", path.display())
 }
 
 /// Show what an image says of itself.
@@ -53,13 +52,12 @@ impl Inspect {
             told["complete"] = json!(complete.is_ok());
             return print_json(&told);
         }
-        print_header(&header);
+        print_header(&header)?;
         match complete {
-            Ok(()) => println!("length     {length} bytes, as it should be"),
-            Err(error) => println!("length     {error}"),
+            Ok(()) => say!("length     {length} bytes, as it should be")?,
+            Err(error) => say!("length     {error}")?,
         }
-        println!("Nothing here is verified: anybody could have written it. Use `pageveil verify`.");
-        Ok(())
+        say!("Nothing here is verified: anybody could have written it. Use `pageveil verify`.")
     }
 }
 
@@ -95,10 +93,9 @@ impl Verify {
             told["root"] = json!(verified.root.to_string());
             return print_json(&told);
         }
-        print_header(&verified.header);
-        println!("root       {}", verified.root);
-        println!("genuine: every page, the state, the records and the trailer");
-        Ok(())
+        print_header(&verified.header)?;
+        say!("root       {}", verified.root)?;
+        say!("genuine: every page, the state, the records and the trailer")
     }
 }
 
@@ -110,11 +107,11 @@ fn header_json(header: &Header) -> serde_json::Value {
     })
 }
 
-fn print_header(header: &Header) {
-    println!("vm         {}", hex(&header.vm.0));
-    println!("epoch      {}", header.epoch.0);
-    println!("sequence   {}", header.sequence);
-    println!("suite      {} (SIV-CMAC-512)", header.suite.0);
-    println!("pages      {}", header.pages);
-    println!("state      {} bytes", header.state_len);
+fn print_header(header: &Header) -> Outcome {
+    say!("vm         {}", hex(&header.vm.0))?;
+    say!("epoch      {}", header.epoch.0)?;
+    say!("sequence   {}", header.sequence)?;
+    say!("suite      {} (SIV-CMAC-512)", header.suite.0)?;
+    say!("pages      {}", header.pages)?;
+    say!("state      {} bytes", header.state_len)
 }

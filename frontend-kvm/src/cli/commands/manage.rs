@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use frontend_kvm::control::client::{Client, SeenPage};
-use frontend_kvm::control::wire::PAGES_MAX;
+use frontend_kvm::control::wire::{PAGES_MAX, WireError, state_code};
 use object::elf;
-use object::write::StreamingBuffer;
 use object::write::elf::{FileHeader, ProgramHeader, Writer};
 use serde_json::json;
-use view_core::image::ImageRoot;
+use view_core::image::{HEADER_SIZE, ImageError, ImageRoot, UnverifiedHeader};
 use view_core::{PAGE_SIZE, PageState, Perm};
 
 use super::parse_number;
-use crate::output::{Failed, Outcome, WholeFile, bar, hex, hex_line, print_json};
+use crate::output::{Failed, Outcome, WholeFile, bar, hex, hex_line, print_json, say};
 use crate::picture;
 
 /// Which guest.
@@ -68,14 +67,14 @@ impl Map {
                 "runnable": about.runnable, "doorbells_refused": about.refused, "states": counts,
             }));
         }
-        println!("guest {}  epoch {}  {} pages", hex(&about.vm.0), about.epoch, about.pages);
+        say!("guest {}  epoch {}  {} pages", hex(&about.vm.0), about.epoch, about.pages)?;
         for (name, count) in counts {
-            println!("{count:>9}  {name}");
+            say!("{count:>9}  {name}")?;
         }
         for (gfn, state) in states.iter().enumerate() {
             if let PageState::Open { perm, .. } = state {
                 let perm = if *perm == Perm::Read { "readable" } else { "readable and writable" };
-                println!("           page {gfn:#x} is open, {perm}");
+                say!("           page {gfn:#x} is open, {perm}")?;
             }
         }
         Ok(())
@@ -108,9 +107,9 @@ impl Peek {
                 "bytes": hex(page.bytes.bytes()),
             }));
         }
-        println!("page {:#x}: {}", page.gfn, describe(page));
+        say!("page {:#x}: {}", page.gfn, describe(page))?;
         for (index, bytes) in page.bytes.bytes().chunks(16).enumerate() {
-            println!("{}", hex_line(index * 16, bytes));
+            say!("{}", hex_line(index * 16, bytes))?;
         }
         Ok(())
     }
@@ -181,13 +180,12 @@ impl ViewArgs {
             return print_json(&json!({ "pages": pages, "changes_seen": changes }));
         }
         for (gfn, bytes) in pages.iter().zip(&last) {
-            println!("page {gfn:#x}, live in this process's own address space:");
+            say!("page {gfn:#x}, live in this process's own address space:")?;
             for (index, bytes) in bytes.chunks(16).enumerate() {
-                println!("  {}", hex_line(index * 16, bytes));
+                say!("  {}", hex_line(index * 16, bytes))?;
             }
         }
-        println!("{changes} changes seen in {} s", self.seconds);
-        Ok(())
+        say!("{changes} changes seen in {} s", self.seconds)
     }
 }
 
@@ -208,9 +206,10 @@ impl Dump {
         let mut client = self.socket.connect()?;
         let states = client.states()?;
         let mut out = WholeFile::create(&self.file)?;
-        let failed = Failed::while_doing(format!("{} can't be written", self.file.display()));
-        let sealed = core_file(&mut out, &mut client, &states)?;
-        out.flush().map_err(|error| failed(&error))?;
+        let sealed = core_file(&mut out, &mut client, &states).map_err(|error| {
+            let untouched = "what was there before is untouched";
+            Failed::new(format!("{}: no dump: {error}; {untouched}", self.file.display()))
+        })?;
         out.finish()?;
         let (pages, open) = (states.len(), states.iter().filter(|s| s.terms().is_some()).count());
         if self.json {
@@ -218,8 +217,7 @@ impl Dump {
             return print_json(&numbers);
         }
         let name = self.file.display();
-        println!("{name}: {pages} pages, {sealed} of them sealed, {open} open");
-        Ok(())
+        say!("{name}: {pages} pages, {sealed} of them sealed, {open} open")
     }
 }
 
@@ -228,17 +226,33 @@ fn core_file(
     out: &mut WholeFile,
     client: &mut Client,
     states: &[PageState],
-) -> Result<u64, Failed> {
+) -> Result<u64, WireError> {
     let pages = states.len() as u64;
-    let codes: Vec<u8> =
-        states.iter().map(|state| frontend_kvm::control::wire::state_code(*state)).collect();
-    let note = note(&codes);
-    let mut buffer = StreamingBuffer::new(&mut *out);
-    let mut writer = Writer::new(object::Endianness::Little, true, &mut buffer);
+    let codes: Vec<u8> = states.iter().map(|state| state_code(*state)).collect();
+    let head = core_head(&note(&codes), pages * PAGE_SIZE as u64);
+    let head = head.map_err(|error| WireError::Sink(std::io::Error::other(error)))?;
+    out.write_all(&head).map_err(WireError::Sink)?;
+    let progress = bar(pages, "dumping");
+    let mut sealed = 0;
+    for first in (0..pages).step_by(usize::try_from(PAGES_MAX).unwrap_or(1)) {
+        for page in client.read(first, PAGES_MAX.min(pages - first))? {
+            sealed += u64::from(page.sealed.is_some());
+            out.write_all(page.bytes.bytes()).map_err(WireError::Sink)?;
+        }
+        progress.set_position(first);
+    }
+    progress.finish_and_clear();
+    Ok(sealed)
+}
+
+/// What stands in front of the memory in a core file: headers and the note.
+fn core_head(note: &[u8], bytes: u64) -> Result<Vec<u8>, object::write::Error> {
+    let mut head = Vec::new();
+    let mut writer = Writer::new(object::Endianness::Little, true, &mut head);
     writer.reserve_file_header();
     writer.reserve_program_headers(2);
-    let note_at = writer.reserve(note.len() as u64, 4);
-    let (bytes, page) = (pages * PAGE_SIZE as u64, PAGE_SIZE as u64);
+    let (length, page) = (note.len() as u64, PAGE_SIZE as u64);
+    let note_at = writer.reserve(length, 4);
     let load_at = writer.reserve(bytes, page);
     writer.write_file_header(&FileHeader {
         os_abi: elf::OsAbi(0),
@@ -259,30 +273,13 @@ fn core_file(
         p_memsz: if p_type == elf::PT_LOAD { length } else { 0 },
         p_align,
     };
-    writer.write_program_header(&segment(
-        elf::PT_NOTE,
-        note_at,
-        note.len() as u64,
-        4,
-        elf::ProgramFlags(0),
-    ));
+    let no_rights = elf::ProgramFlags(0);
+    writer.write_program_header(&segment(elf::PT_NOTE, note_at, length, 4, no_rights));
     writer.write_program_header(&segment(elf::PT_LOAD, load_at, bytes, page, elf::PF_R));
     writer.write_align(4);
-    writer.write(&note);
+    writer.write(note);
     writer.write_align(page);
-    let progress = bar(pages, "dumping");
-    let mut sealed = 0;
-    for first in (0..pages).step_by(usize::try_from(PAGES_MAX).unwrap_or(1)) {
-        for page in client.read(first, PAGES_MAX.min(pages - first))? {
-            sealed += u64::from(page.sealed.is_some());
-            writer.write(page.bytes.bytes());
-        }
-        progress.set_position(first);
-    }
-    progress.finish_and_clear();
-    drop(writer);
-    buffer.result()?;
-    Ok(sealed)
+    Ok(head)
 }
 
 /// A note named "Pageveil" of type 1: one state byte a page.
@@ -312,14 +309,19 @@ impl Snapshot {
     pub(crate) fn run(self) -> Outcome {
         let mut client = self.socket.connect()?;
         let pages = client.about()?.pages;
-        let mut out = Tail { file: WholeFile::create(&self.file)?, last: [0; 16] };
+        let mut out = Tail::new(WholeFile::create(&self.file)?);
         let progress = bar(pages, "sealing");
         let name = self.file.display();
-        let untouched = "what was there before is untouched, the guest runs on";
-        let taken = client
-            .snapshot(&mut out, |bytes| progress.set_position(bytes / PAGE_SIZE as u64))
-            .map_err(|error| Failed::new(format!("{name}: no image: {error}; {untouched}")))?;
+        let told = |bytes| progress.set_position(bytes / PAGE_SIZE as u64);
+        let taken = client.snapshot(&mut out, told).map_err(|error| {
+            let guest = if gone(&error) { "" } else { ", the guest runs on" };
+            let untouched = "what was there before is untouched";
+            Failed::new(format!("{name}: no image: {error}; {untouched}{guest}"))
+        });
         progress.finish_and_clear();
+        let taken = taken?;
+        let whole = out.is_whole(taken.bytes);
+        whole.map_err(|error| Failed::new(format!("{name}: what came is no image: {error}")))?;
         let root = ImageRoot(out.last);
         out.file.finish()?;
         let stall = taken.stall.as_secs_f64() * 1e3;
@@ -329,25 +331,50 @@ impl Snapshot {
                 "root": root.to_string(),
             }));
         }
-        println!(
+        say!(
             "{name}: {} pages, {} bytes; the guest stood still {stall:.1} ms",
-            taken.pages, taken.bytes
-        );
-        println!("root {root}");
-        println!("Keep the root where the image's keeper can't change it: restore --root pins it.");
-        Ok(())
+            taken.pages,
+            taken.bytes
+        )?;
+        say!("root {root}")?;
+        say!("Keep the root where the image's keeper can't change it: restore --root pins it.")
     }
 }
 
-/// Remembers the last 16 bytes that went by: an image ends in its root.
+/// Whether the conversation is over, and what became of the guest is not known.
+const fn gone(error: &WireError) -> bool {
+    match error {
+        WireError::Sink(_) | WireError::Refused(_) => false,
+        WireError::Io(_) | WireError::NotAFrame | WireError::Unknown(_) | WireError::TooLong(_) => {
+            true
+        }
+    }
+}
+
+/// Remembers the first page that went by and the last 16 bytes: an image begins with its header
+/// and ends in its root.
 struct Tail {
     file: WholeFile,
+    first: Vec<u8>,
     last: [u8; 16],
+}
+
+impl Tail {
+    const fn new(file: WholeFile) -> Self {
+        Self { file, first: Vec::new(), last: [0; 16] }
+    }
+
+    /// Whether so many bytes can be the image that its header tells of.
+    fn is_whole(&self, bytes: u64) -> Result<(), ImageError> {
+        UnverifiedHeader::parse(&self.first)?.claims.geometry()?.check(bytes)
+    }
 }
 
 impl Write for Tail {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.file.write(bytes)?;
+        let room = HEADER_SIZE.saturating_sub(self.first.len());
+        self.first.extend(bytes.iter().take(written.min(room)));
         for byte in bytes.iter().take(written).skip(written.saturating_sub(16)) {
             self.last.rotate_left(1);
             self.last[15] = *byte;

@@ -14,7 +14,7 @@ use serde_json::json;
 use view_core::image::ImageRoot;
 use view_core::{PAGE_SIZE, Page, PageState};
 
-use crate::output::{Failed, Outcome, hex, print_json, printable};
+use crate::output::{Failed, Outcome, hex, print_json, printable, say};
 use crate::picture;
 
 /// How long a guest may take for anything.
@@ -33,12 +33,13 @@ enum Wanted {
 /// Show the whole in ten seconds.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// On what
+    /// What the guest runs on
     #[arg(long, value_enum, default_value_t = Wanted::Auto)]
     platform: Wanted,
     /// The guest's memory in pages of 4 KiB
-    #[arg(long, default_value_t = 0x800, value_name = "N")]
-    pages: usize,
+    #[arg(long, default_value_t = 0x800, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0x800..=0x4_0000))]
+    pages: u32,
     /// Where the picture of the guest's pages goes
     #[arg(long, default_value = "pageveil-demo.svg", value_name = "FILE")]
     svg: PathBuf,
@@ -107,11 +108,11 @@ impl Demo {
         self.draw(&mut *stage, platform)?;
         bring_back(&mut *stage, &image, &mut found)?;
         attack(&mut *stage, &image, &mut found)?;
-        println!(
+        say!(
             "All of it on {platform} in {:.1} s. The page map: {}",
             begun.elapsed().as_secs_f64(),
             self.svg.display()
-        );
+        )?;
         if self.json {
             print_json(&found.json(platform))?;
         }
@@ -119,18 +120,19 @@ impl Demo {
     }
 
     fn stage(&self) -> Result<(&'static str, Box<dyn Stage>), Failed> {
-        let simulated = || Ok(("sim", simulated::stage(self.pages)?));
+        let pages = usize::try_from(self.pages)?;
+        let simulated = || Ok(("sim", simulated::stage(pages)?));
         match self.platform {
             Wanted::Sim => {
-                println!("A guest on the simulated machine, as asked; no hardware is involved.");
+                say!("A guest on the simulated machine, as asked; no hardware is involved.")?;
                 simulated()
             }
-            Wanted::Kvm => Ok(("kvm", kvm::stage(self.pages)?)),
+            Wanted::Kvm => Ok(("kvm", kvm::stage(pages)?)),
             Wanted::Auto => match frontend_kvm::Kvm::usable() {
-                Ok(()) => Ok(("kvm", kvm::stage(self.pages)?)),
+                Ok(()) => Ok(("kvm", kvm::stage(pages)?)),
                 Err(why) => {
-                    println!("No guest can run on KVM here ({why}).");
-                    println!("So this is the simulated machine: same core, same ciphers, no CPU.");
+                    say!("No guest can run on KVM here ({why}).")?;
+                    say!("So this is the simulated machine: same core, same ciphers, no CPU.")?;
                     simulated()
                 }
             },
@@ -154,10 +156,11 @@ fn show(stage: &mut dyn Stage, found: &mut Findings) -> Result<Taken, Failed> {
     let private = |state: &&PageState| matches!(state, PageState::Private | PageState::Replica);
     found.private = states.iter().filter(private).count() as u64;
     let megabytes = (states.len() * PAGE_SIZE) >> 20;
-    println!(
+    say!(
         "1 A guest of {megabytes} MiB runs: {} pages private, {} opened by its own act.",
-        found.private, found.open
-    );
+        found.private,
+        found.open
+    )?;
     for (what, gfn) in [("a secret of the guest", gfn::SECRET), ("its open mailbox", gfn::MAILBOX)]
     {
         side_by_side(stage, what, gfn)?;
@@ -172,20 +175,22 @@ fn show(stage: &mut dyn Stage, found: &mut Findings) -> Result<Taken, Failed> {
             found.hits_management += u64::from(contains(page.bytes.bytes(), &needle));
         }
     }
-    println!(
+    say!(
         "4 The secret is in {} pages of the guest, and in {} of the {} bytes management gets.",
-        found.hits_guest, found.hits_management, found.bytes_scanned
-    );
+        found.hits_guest,
+        found.hits_management,
+        found.bytes_scanned
+    )?;
     let image = stage.snapshot()?;
     found.snapshot_bytes = image.bytes.len() as u64;
     found.stall = image.stall;
     found.hits_snapshot = count(&image.bytes, &needle);
-    println!(
+    say!(
         "5 A snapshot while it runs: {} bytes, the guest stood still {:.1} ms; secret found {} times.",
         found.snapshot_bytes,
         found.stall.as_secs_f64() * 1e3,
         found.hits_snapshot
-    );
+    )?;
     Ok(image)
 }
 
@@ -193,10 +198,10 @@ fn side_by_side(stage: &mut dyn Stage, what: &str, gfn: u64) -> Outcome {
     let number = if gfn == gfn::SECRET { 2 } else { 3 };
     let plain = stage.guest_page(gfn)?;
     let seen = stage.look(gfn, 1)?.into_iter().next().ok_or(Failed::new("no page came back"))?;
-    println!("{number} Page {gfn:#x}, {what}:   guest | management");
+    say!("{number} Page {gfn:#x}, {what}:   guest | management")?;
     let lines = plain.bytes().chunks(16).zip(seen.bytes.bytes().chunks(16)).take(2);
     for (plain, seen) in lines {
-        println!("    {} {} | {} {}", hex(plain), printable(plain), hex(seen), printable(seen));
+        say!("    {} {} | {} {}", hex(plain), printable(plain), hex(seen), printable(seen))?;
     }
     Ok(())
 }
@@ -215,11 +220,11 @@ fn bring_back(stage: &mut dyn Stage, image: &Taken, found: &mut Findings) -> Out
         last = counter(&mut *second)?;
     }
     found.goes_on = first > 0 && last > first;
-    println!(
+    say!(
         "6 Restored under the owner's key in a second VM: the secret is in {} pages again, and the \
          guest counts on from {first} to {last}.",
         found.hits_opened
-    );
+    )?;
     Ok(())
 }
 
@@ -235,9 +240,9 @@ fn attack(stage: &mut dyn Stage, image: &Taken, found: &mut Findings) -> Outcome
         match stage.restore(&forged, root) {
             Err(refused) => {
                 found.refused += 1;
-                println!("{} {what}: refused. {refused}", number + 7);
+                say!("{} {what}: refused. {refused}", number + 7)?;
             }
-            Ok(_) => println!("{} {what}: ACCEPTED", number + 7),
+            Ok(_) => say!("{} {what}: ACCEPTED", number + 7)?,
         }
     }
     Ok(())
