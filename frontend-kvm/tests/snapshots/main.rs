@@ -1,12 +1,11 @@
-//! Sealed images of running guests on a real KVM: one moment each, no long halt, and nothing of an
-//! image that is not what it was.
+//! Sealed images of running guests on a real KVM: one moment each, and nothing of an image that
+//! is not what it was.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod consistent;
 mod moment;
 mod refused;
-mod stall;
 
 use std::fs::File;
 use std::io::Write;
