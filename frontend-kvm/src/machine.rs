@@ -40,7 +40,7 @@ pub enum MachineError {
     #[error(transparent)]
     Unusable(#[from] Unusable),
     /// Fewer pages than the guest needs or more than its tables map.
-    #[error("a guest has between {min} and {max} pages, not {0}", min = abi::PAGES_MIN, max = abi::PAGES_MAX)]
+    #[error("a guest has {} to {} pages, not {0}", abi::PAGES_MIN, abi::PAGES_MAX)]
     Pages(usize),
     /// The system refused.
     #[error(transparent)]

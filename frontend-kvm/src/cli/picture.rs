@@ -94,7 +94,8 @@ fn draw_row(svg: &mut String, row: usize, cells: &[usize], per_cell: usize) {
             put(
                 svg,
                 format_args!(
-                    "<rect x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" fill=\"{colour}\"/>"
+                    "<rect x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" \
+                     fill=\"{colour}\"/>"
                 ),
             );
         }

@@ -1,4 +1,4 @@
-//! What the gate hears from the guest: doorbells become facts, facts become acts of the guest's own.
+//! What the gate hears from the guest: doorbells become facts, and facts the guest's own acts.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,10 @@
 //! Write protection over the guest's whole window, laid while the guest runs.
 //!
 //! Protecting a gigabyte takes milliseconds, so it is not done while the guest stands still. First
-//! the tracker *arms*: chunk by chunk, with the guest running; a store meanwhile frees its page, and
-//! sharing a page or taking it back maps it anew. Both are noted. Then the guest is paused, the
-//! tracker *freezes*: only what was noted is protected again. So the pause is as long as the guest's
-//! working set is large, not its memory.
+//! the tracker *arms*: chunk by chunk, with the guest running; a store meanwhile frees its page,
+//! and sharing a page or taking it back maps it anew. Both are noted. Then the guest is paused and
+//! the tracker *freezes*: only what was noted is protected again. So the pause is as long as the
+//! guest's working set is large, not its memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

@@ -186,7 +186,7 @@ fn show(stage: &mut dyn Stage, found: &mut Findings) -> Result<Taken, Failed> {
     found.stall = image.stall;
     found.hits_snapshot = count(&image.bytes, &needle);
     say!(
-        "5 A snapshot while it runs: {} bytes, the guest stood still {:.1} ms; secret found {} times.",
+        "5 A snapshot while it runs: {} bytes, a halt of {:.1} ms; the secret found {} times.",
         found.snapshot_bytes,
         found.stall.as_secs_f64() * 1e3,
         found.hits_snapshot
