@@ -11,7 +11,7 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Cap;
 use view_core::Gfn;
 
-use crate::abi;
+use crate::abi::{PAGES_MAX, PAGES_MIN};
 use crate::exit::GuestEvent;
 use crate::guest::{self, BootError, Program};
 use crate::memory::{GuestMemory, MemoryError};
@@ -40,7 +40,7 @@ pub enum MachineError {
     #[error(transparent)]
     Unusable(#[from] Unusable),
     /// Fewer pages than the guest needs or more than its tables map.
-    #[error("a guest has {} to {} pages, not {0}", abi::PAGES_MIN, abi::PAGES_MAX)]
+    #[error("a guest has {min} to {max} pages, not {0}", min = PAGES_MIN, max = PAGES_MAX)]
     Pages(usize),
     /// The system refused.
     #[error(transparent)]
@@ -179,7 +179,7 @@ impl Machine {
     /// See [`MachineError`].
     pub fn new(kvm: &Kvm, pages: usize) -> Result<Self, MachineError> {
         let number = pages as u64;
-        if !(abi::PAGES_MIN..=abi::PAGES_MAX).contains(&number) {
+        if !(PAGES_MIN..=PAGES_MAX).contains(&number) {
             return Err(MachineError::Pages(pages));
         }
         let memory = Arc::new(GuestMemory::new(pages)?);
