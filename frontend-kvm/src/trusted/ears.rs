@@ -1,14 +1,19 @@
 //! What the gate hears from the guest: doorbells become facts, and facts the guest's own acts.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use view_core::whitelist::{Doorbell as DoorbellRule, DoorbellFact, NoEvidence, Rule};
 use view_core::{Act, Gfn, NotRunnable, PageState};
 
 use super::guard::{Denied, Guard};
-use crate::abi::code;
+use crate::abi::{code, gfn};
 use crate::exit::{Doorbell, GuestEvent, Malformed};
 use crate::machine::{Handler, OnFault, Reply};
+
+/// What this process wrote for the guest to run on: descriptors and page tables. Who could store to
+/// them would choose what every address of the guest means.
+const NOT_TO_SHARE: Range<u64> = gfn::GDT..gfn::BOOT;
 
 /// How many of the guest's calls came to nothing, and what was said last on its console.
 #[derive(Debug, Default)]
@@ -37,6 +42,10 @@ impl Guard {
             expiry,
         };
         let fact = match doorbell {
+            Doorbell::Share { gfn, .. } if NOT_TO_SHARE.contains(&gfn.number()) => {
+                self.heard().refused += 1;
+                return code::REFUSED;
+            }
             Doorbell::Share { gfn, perm, mask, expiry } => {
                 let code = u64::from(perm.code());
                 words(DoorbellRule::SHARE, gfn, code, u64::from(mask.number()), expiry)
