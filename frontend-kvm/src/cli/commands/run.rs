@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use frontend_kvm::control::server::Server;
 use frontend_kvm::trusted::{TrustedVm, random};
-use frontend_kvm::{Kvm, Mode, Program, harden};
+use frontend_kvm::{Kvm, Mode, Program, abi, harden};
 use view_core::image::ImageRoot;
 use view_core::key::RootKey;
 use view_core::{PAGE_SIZE, VmId};
@@ -76,11 +76,11 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(self) -> Outcome {
+        let pages = pages(self.mem)?;
         let key = key_file(&self.trusted.key_file, self.trusted.uid)?;
         let kvm = open_kvm()?;
         let entropy = Zeroizing::new(random::<32>()?);
         let program = Program::new(self.guest.mode(), &entropy);
-        let pages = pages(self.mem)?;
         let vm = TrustedVm::boot(&kvm, &key, VmId(random()?), pages, &program)?;
         drop((key, program));
         self.trusted.serve(vm)
@@ -118,7 +118,8 @@ impl Trusted {
         let path = &self.control;
         let stale = UnixStream::connect(path)
             .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-        if stale {
+        // Any other file refuses connections too, and somebody may need it.
+        if stale && is_socket(path) {
             std::fs::remove_file(path).map_err(|error| {
                 Failed::new(format!(
                     "{}: nobody listens there, and it stays: {error}",
@@ -172,11 +173,20 @@ impl Trusted {
     }
 }
 
+fn is_socket(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()))
+}
+
 fn pages(bytes: u64) -> Result<usize, Failed> {
     if !bytes.is_multiple_of(PAGE_SIZE as u64) {
         return Err(Failed::new(format!("--mem {bytes} is not a whole number of 4 KiB pages")));
     }
-    usize::try_from(bytes / PAGE_SIZE as u64).map_err(Failed::from)
+    let pages = bytes / PAGE_SIZE as u64;
+    if !(abi::PAGES_MIN..=abi::PAGES_MAX).contains(&pages) {
+        return Err(Failed::new(format!("--mem {bytes} is no size for a guest: 8M to 1G")));
+    }
+    usize::try_from(pages).map_err(Failed::from)
 }
 
 fn open_kvm() -> Result<Kvm, Failed> {
