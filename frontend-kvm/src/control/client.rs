@@ -213,7 +213,9 @@ impl Client {
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the other side hung up");
         let (frame, payload) = Frame::receive(&mut self.0)?.ok_or_else(gone)?;
         if frame.status.get() != 0 {
-            return Err(WireError::Refused(String::from_utf8_lossy(&payload).into_owned()));
+            // They are shown on a terminal, which must not be told what to do.
+            let words = String::from_utf8_lossy(&payload).replace(char::is_control, " ");
+            return Err(WireError::Refused(words));
         }
         Ok((frame, payload))
     }

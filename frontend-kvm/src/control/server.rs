@@ -112,6 +112,8 @@ impl Server {
                     self.stop();
                 }
             }
+            // What was asked may have poisoned a page.
+            self.vm.enforce();
             if self.is_over() {
                 break;
             }
@@ -143,7 +145,8 @@ impl Server {
 
     fn read(&self, socket: &mut &UnixStream, first: u64, count: u64) -> Result<(), WireError> {
         let mut payload = Vec::new();
-        for number in first..first.saturating_add(count.min(PAGES_MAX)) {
+        // Behind the last number there is the last number again, which no page has.
+        for number in (0..count.min(PAGES_MAX)).map(|more| first.saturating_add(more)) {
             let looked = Gfn::new(number).map_err(|_| Denied::NoSuchPage(number));
             match looked.and_then(|gfn| Ok((gfn, self.vm.guard().look(gfn)?))) {
                 Ok((gfn, look)) => {
