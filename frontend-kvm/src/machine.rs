@@ -152,6 +152,8 @@ pub enum OnFault {
 /// Who hears of a guest's doings. Called on the vCPU's thread while the vCPU waits; it must not
 /// pause, stop or save the machine that calls it.
 pub trait Handler: Send + Sync {
+    /// Whether the vCPU may be entered. Asked before every entry; if not, it parks.
+    fn may_enter(&self, vcpu: u8) -> bool;
     /// The guest did something.
     fn event(&self, vcpu: u8, event: GuestEvent) -> Reply;
     /// The guest touched a page that its window doesn't show now. KVM doesn't say which.

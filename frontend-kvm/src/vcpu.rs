@@ -284,6 +284,11 @@ impl Shared {
     fn run(&self, handler: &dyn Handler) -> VcpuStatus {
         let mut vcpu = lock(&self.vcpu);
         loop {
+            if !handler.may_enter(self.number) {
+                // The kernel completes what the last exit left open, and enters no guest.
+                self.run_no_more(&mut self.lock());
+                self.exit_now(EXIT_NOW);
+            }
             let exit = match raw_exit(&mut vcpu.fd) {
                 Ok(exit) => exit,
                 Err(libc::EINTR) => {

@@ -140,6 +140,10 @@ fn a_bad_guest_is_refused_everything() {
 struct Parker;
 
 impl Handler for Parker {
+    fn may_enter(&self, _vcpu: u8) -> bool {
+        true
+    }
+
     fn event(&self, _vcpu: u8, _event: GuestEvent) -> Reply {
         Reply::Pause(code::DONE)
     }
@@ -166,6 +170,10 @@ fn a_handler_can_park_the_guest_at_a_doorbell() {
 struct Clumsy;
 
 impl Handler for Clumsy {
+    fn may_enter(&self, _vcpu: u8) -> bool {
+        true
+    }
+
     fn event(&self, _vcpu: u8, _event: GuestEvent) -> Reply {
         panic!("on purpose")
     }

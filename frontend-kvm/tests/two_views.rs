@@ -5,6 +5,7 @@ mod common;
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{kvm, until};
 use frontend_kvm::abi::{gfn, mailbox};
@@ -12,9 +13,9 @@ use frontend_kvm::control::client::Client;
 use frontend_kvm::control::server::Server;
 use frontend_kvm::guest::place;
 use frontend_kvm::trusted::{TrustedVm, verify};
-use frontend_kvm::{Kvm, Mode, Program};
+use frontend_kvm::{Kvm, Mode, Program, VcpuStatus};
 use view_core::key::RootKey;
-use view_core::{Page, PageState, VmId};
+use view_core::{Page, PageState, Request, VmId};
 
 const PAGES: usize = 0x800;
 
@@ -143,4 +144,45 @@ fn tempfile() -> std::fs::File {
         std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path);
     std::fs::remove_file(&path).unwrap();
     file.unwrap()
+}
+
+#[test]
+fn a_page_sealed_in_place_comes_back_when_its_guest_touches_it() {
+    let Some(kvm) = kvm("a_page_sealed_in_place_comes_back_when_its_guest_touches_it") else {
+        return;
+    };
+    let stage = Stage::new(&kvm, Mode::Counter);
+    stage.wait_until_it_shares();
+    let (guard, page) = (stage.vm.guard(), place(gfn::COUNTER_A));
+    for _ in 0..20 {
+        let steps = stage.steps();
+        guard.request(page, Request::Seal).unwrap();
+        until("the guest has its page again", || guard.state(page) == Ok(PageState::Private));
+        until("it counts on", || stage.steps() > steps);
+    }
+}
+
+#[test]
+fn a_page_that_comes_back_changed_stops_its_guest_for_good() {
+    let Some(kvm) = kvm("a_page_that_comes_back_changed_stops_its_guest_for_good") else { return };
+    let stage = Stage::new(&kvm, Mode::Counter);
+    stage.wait_until_it_shares();
+    let (guard, page) = (stage.vm.guard(), place(gfn::COUNTER_A));
+    // While the guest stands still, so that the page stays sealed until it was changed.
+    stage.vm.machine().pause();
+    guard.request(page, Request::Seal).unwrap();
+    let memory = stage.vm.machine().memory();
+    let word = memory.read_word(page, 9).unwrap();
+    memory.write_word(page, 9, word ^ 1).unwrap();
+    stage.vm.machine().resume().unwrap();
+    until("it touches the page", || guard.state(page) == Ok(PageState::Poisoned));
+    let running = || stage.vm.machine().status(0).unwrap() == VcpuStatus::Running;
+    until("it is stopped", || !running());
+    assert!(guard.vm().runnable().is_err());
+    assert!(!stage.client().about().unwrap().runnable);
+    // Told to run again, it does not.
+    let steps = stage.steps();
+    let _ = stage.vm.machine().resume();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(stage.steps(), steps);
 }

@@ -110,6 +110,11 @@ impl Guard {
 }
 
 impl Handler for Guard {
+    fn may_enter(&self, _vcpu: u8) -> bool {
+        // [I9] A poisoned page ends the guest, whoever poisoned it.
+        self.vm().runnable().is_ok()
+    }
+
     fn event(&self, _vcpu: u8, event: GuestEvent) -> Reply {
         let answer = match event {
             GuestEvent::Doorbell(doorbell) => self.ring(doorbell),
@@ -129,11 +134,7 @@ impl Handler for Guard {
             }
             GuestEvent::Crashed(_) | GuestEvent::Unknown(_) => code::NOBODY,
         };
-        // [I9] A poisoned page ends the guest: its vCPU parks and is never resumed.
-        match self.vm().runnable() {
-            Ok(()) => Reply::Answer(answer),
-            Err(_) => Reply::Pause(answer),
-        }
+        Reply::Answer(answer)
     }
 
     fn fault(&self, _vcpu: u8) -> OnFault {

@@ -207,19 +207,19 @@ impl Guard {
             claim.request(if as_is { map } else { Request::Export(Stream::View) })
         });
         let (state, mut bytes) = (state.get(), Box::new(Page::zeroed()));
-        let done = match plan {
-            Ok(plan) => self.carry_out(plan)?,
+        let plan = match plan {
+            Ok(plan) => plan,
             // Nothing backs it, or nobody sees it any more: zeroes.
             Err(Denied::Refused(..)) => return Ok(Look { state, sealed: None, bytes }),
             Err(denied) => return Err(denied),
         };
-        match done.wire {
-            Some(wire) => Ok(Look { state, sealed: done.receipt.sealed, bytes: wire }),
-            None => {
-                self.shared.views.read_view(gfn, &mut bytes).map_err(Denied::Fault)?;
-                Ok(Look { state, sealed: None, bytes })
-            }
-        }
+        // While the page is held, so that what is read is what the state says.
+        let read = || self.shared.views.read_view(gfn, &mut bytes).map_err(Denied::Fault);
+        let done = self.carry_out_and(plan, read)?;
+        Ok(match done.wire {
+            Some(wire) => Look { state, sealed: done.receipt.sealed, bytes: wire },
+            None => Look { state, sealed: None, bytes },
+        })
     }
 
     /// Stores bytes into an open page, as far as its permissions allow.

@@ -84,6 +84,10 @@ impl Ear {
 }
 
 impl Handler for Ear {
+    fn may_enter(&self, _vcpu: u8) -> bool {
+        true
+    }
+
     fn event(&self, _vcpu: u8, event: GuestEvent) -> Reply {
         self.heard().push(event);
         let GuestEvent::Doorbell(doorbell) = event else { return Reply::Answer(code::REFUSED) };

@@ -282,10 +282,12 @@ fn core_head(note: &[u8], bytes: u64) -> Result<Vec<u8>, object::write::Error> {
     Ok(head)
 }
 
-/// A note named "Pageveil" of type 1: one state byte a page.
+/// A note named "Pageveil", of a type of our own: one state byte a page.
 fn note(codes: &[u8]) -> Vec<u8> {
+    /// "PVST", far from the numbers that readers of core files know.
+    const PAGE_STATES: u32 = u32::from_be_bytes(*b"PVST");
     const NAME: &[u8; 12] = b"Pageveil\0\0\0\0";
-    let words = [9_u32, u32::try_from(codes.len()).unwrap_or(0), 1];
+    let words = [9_u32, u32::try_from(codes.len()).unwrap_or(0), PAGE_STATES];
     let mut note: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     note.extend_from_slice(NAME);
     note.extend_from_slice(codes);
