@@ -51,8 +51,10 @@ fn a_full_disk_is_refused_and_the_old_file_stays() {
     let disk = home.path("disk");
     fs::create_dir(&disk).unwrap();
     // A disk of its own, gone with its process; what was in it is told at the end.
-    let small = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; printf 'the old file' > \"$1/out\"; \
-                 \"$2\" \"$3\" \"$4\" \"$1/out\"; code=$?; ls -A \"$1\"; cat \"$1/out\"; exit $code";
+    let small = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; \
+                 printf 'the old file' > \"$1/out\"; \
+                 \"$2\" \"$3\" \"$4\" \"$1/out\"; code=$?; \
+                 ls -A \"$1\"; cat \"$1/out\"; exit $code";
     let run = |command: &str| -> Option<Ran> {
         let tool = env!("CARGO_BIN_EXE_pageveil");
         let line = ["-rm", "sh", "-c", small, "sh", &disk, tool, command, &guest.sock];
