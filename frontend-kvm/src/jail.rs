@@ -6,8 +6,9 @@
 //! * A Landlock domain. The kernel refuses whoever is in one every access to a process outside
 //!   that tracing would need: `ptrace`, `/proc/PID/mem`, `process_vm_readv`, `pidfd_getfd`,
 //!   `/proc/PID/fd`. Signals and abstract sockets stop at the domain too, where the kernel can do
-//!   that. No mounts. Who is user 0 in it can't write to `/proc`, `/sys` and to what the system
-//!   runs, and reaches harmless devices only: `core_pattern` or a disk would lead out again.
+//!   that. No mounts. It reads what its user may read, and writes only to temporary folders, to
+//!   harmless devices, and beneath the folders that it was given: for user 0, `core_pattern`, a
+//!   disk, a cron table or a shell's start-up file would lead out again.
 //! * No capabilities, not one, and none to gain. `CAP_SYS_PTRACE`, `CAP_BPF`, `CAP_PERFMON`,
 //!   `CAP_SYS_ADMIN`, `CAP_SYS_RAWIO`, `CAP_SYS_MODULE`, `CAP_CHECKPOINT_RESTORE` read memory, each
 //!   in its way. `CAP_SETUID`, `CAP_SETGID` make a process the trusted user's; `CAP_CHOWN`,
@@ -37,10 +38,8 @@ use crate::harden::sys;
 
 /// The newest rules that this was tried with. An older kernel enforces those that it knows.
 const NEWEST: ABI = ABI::V7;
-/// Folders at the root that may be read and run from, not written to: user 0 could have the kernel
-/// or the system run something unjailed by what is in them.
-const READ_ONLY: [&str; 11] =
-    ["proc", "sys", "boot", "etc", "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// Folders that may be written to unasked: what is in them is run by nobody.
+const SCRATCH: [&str; 2] = ["/tmp", "/var/tmp"];
 /// What of `/dev` may be used: nothing in it reaches memory or disks.
 const DEVICES: [&str; 9] =
     ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm"];
@@ -79,12 +78,13 @@ pub enum JailError {
     },
 }
 
-/// Runs a program in the jail, in place of this one. Comes back only if it did not.
-pub fn exec(command: &[OsString]) -> JailError {
+/// Runs a program in the jail, in place of this one. It may write beneath the folders `writable`.
+/// Comes back only if it did not.
+pub fn exec(command: &[OsString], writable: &[PathBuf]) -> JailError {
     let Some((program, arguments)) = command.split_first() else {
         return JailError::NothingToRun;
     };
-    if let Err(error) = enter() {
+    if let Err(error) = enter(writable) {
         return error;
     }
     let why = Command::new(program).args(arguments).exec();
@@ -95,10 +95,10 @@ pub fn exec(command: &[OsString]) -> JailError {
 ///
 /// # Errors
 /// [`JailError`]. Some walls may stand: end the process.
-pub fn enter() -> Result<(), JailError> {
+pub fn enter(writable: &[PathBuf]) -> Result<(), JailError> {
     sys::forbid_new_privileges()?;
     // The domain first: afterwards, nobody in it can open what its rules name.
-    let status = domain()?;
+    let status = domain(writable)?;
     if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
         return Err(JailError::NoDomain(status.landlock));
     }
@@ -119,31 +119,29 @@ fn give_up_capabilities() -> Result<(), JailError> {
     }
 }
 
-fn domain() -> Result<RestrictionStatus, JailError> {
+fn domain(writable: &[PathBuf]) -> Result<RestrictionStatus, JailError> {
     let (everything, reading) = (AccessFs::from_all(NEWEST), AccessFs::from_read(NEWEST));
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(everything)?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    let list = AccessFs::ReadDir.into();
-    rules = rules.add_rule(beneath(Path::new("/"), list)?)?;
+    rules = rules.add_rule(beneath(Path::new("/"), AccessFs::ReadDir.into())?)?;
     for name in names_in_root()? {
         let path = Path::new("/").join(&name);
-        rules = match name.to_str() {
-            Some("dev") => DEVICES
-                .iter()
-                .map(|device| path.join(device))
-                .filter(|device| device.exists())
-                .try_fold(rules, |rules, device| {
-                    Ok::<_, JailError>(rules.add_rule(beneath(&device, everything)?)?)
-                })?,
-            Some(name) if READ_ONLY.contains(&name) => rules.add_rule(beneath(&path, reading)?)?,
-            // A link's rule would hold for where it leads, /etc or the root itself; and a file
-            // there may be what the host swaps to.
-            Some(_) | None if path.is_symlink() || !path.is_dir() => rules,
-            Some(_) | None => rules.add_rule(beneath(&path, everything)?)?,
-        };
+        // What is in /dev is named below. A file at the root may be what the host swaps to; a
+        // link's rule would hold for where it leads.
+        if name != "dev" && path.is_dir() && !path.is_symlink() {
+            rules = rules.add_rule(beneath(&path, reading)?)?;
+        }
+    }
+    let devices = DEVICES.iter().map(|device| Path::new("/dev").join(device));
+    let scratch = SCRATCH.iter().map(PathBuf::from);
+    for path in devices.chain(scratch).filter(|path| path.exists()) {
+        rules = rules.add_rule(beneath(&path, everything)?)?;
+    }
+    for path in writable {
+        rules = rules.add_rule(beneath(path, everything)?)?;
     }
     Ok(rules.restrict_self()?)
 }

@@ -47,6 +47,8 @@ impl GuestMemory {
     /// The system has no memory or no descriptor left.
     pub fn new(pages: usize) -> Result<Self, SysError> {
         let file = MemFd::create(c"pageveil-guest", pages)?;
+        // Nobody opens it a second time, should the descriptor ever be within reach.
+        file.close_to_others()?;
         let alias = Mapping::shared(&file)?;
         let window = Arc::new(GuestWindow::new(file.try_clone()?)?);
         Ok(Self { file, alias, window })

@@ -75,6 +75,12 @@ impl MemFd {
         Ok(Self { file, pages })
     }
 
+    /// Takes every right from who would open the file again by its descriptor.
+    pub fn close_to_others(&self) -> Result<()> {
+        let none = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+        self.file.set_permissions(none).map_err(|e| SysError::io("fchmod", &e))
+    }
+
     /// How many pages there are.
     pub const fn pages(&self) -> usize {
         self.pages

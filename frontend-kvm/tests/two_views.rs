@@ -15,7 +15,7 @@ use frontend_kvm::guest::place;
 use frontend_kvm::trusted::{TrustedVm, verify};
 use frontend_kvm::{Kvm, Mode, Program, VcpuStatus};
 use view_core::key::RootKey;
-use view_core::{Page, PageState, Request, VmId};
+use view_core::{Act, Frame, Page, PageState, Perm, Request, VmId};
 
 const PAGES: usize = 0x800;
 
@@ -27,13 +27,16 @@ struct Stage {
 
 impl Stage {
     fn new(kvm: &Kvm, mode: Mode) -> Self {
-        let program = Program::new(mode, &[7; 32]);
+        Self::with(kvm, Program::new(mode, &[7; 32]))
+    }
+
+    fn with(kvm: &Kvm, program: Program) -> Self {
         let vm = TrustedVm::boot(kvm, &key(), VmId([1; 16]), PAGES, &program).unwrap();
         let vm = Arc::new(vm);
         vm.start().unwrap();
         let me =
             std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-        let server = Server::new(Arc::clone(&vm), vec![me.unwrap()]);
+        let server = Server::new(Arc::clone(&vm), vec![me.unwrap()]).unwrap();
         Self { vm, server, program }
     }
 
@@ -185,4 +188,55 @@ fn a_page_that_comes_back_changed_stops_its_guest_for_good() {
     let _ = stage.vm.machine().resume();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(stage.steps(), steps);
+}
+
+#[test]
+fn a_page_that_has_a_replica_out_survives_being_paged_out() {
+    let Some(kvm) = kvm("a_page_that_has_a_replica_out_survives_being_paged_out") else { return };
+    let stage = Stage::new(&kvm, Mode::Spin);
+    let (guard, page) = (stage.vm.guard(), place(gfn::SECRET));
+    let memory = stage.vm.machine().memory();
+    memory.write_word(page, 3, 0x5eed).unwrap();
+    for mapped in [false, true] {
+        if mapped {
+            guard.request(page, Request::Map(Perm::Read)).unwrap();
+        }
+        let sealed = guard.request(page, Request::PageOut).unwrap().wire.expect("its only copy");
+        assert_eq!(memory.read_word(page, 3).unwrap(), 0, "nothing is left in the frame");
+        let frame = Frame::new(page.number()).unwrap();
+        guard.vm().frames().offer(frame, guard.vm().number(), page).unwrap();
+        guard.shared().hand_over(page, sealed).unwrap();
+        guard.request(page, Request::PageIn(frame)).unwrap();
+        guard.act(page, Act::Touch).unwrap();
+        assert_eq!(memory.read_word(page, 3).unwrap(), 0x5eed);
+    }
+}
+
+#[test]
+fn looking_at_a_private_page_leaves_nothing_behind_in_the_view_file() {
+    let test = "looking_at_a_private_page_leaves_nothing_behind_in_the_view_file";
+    let Some(kvm) = kvm(test) else { return };
+    let stage = Stage::new(&kvm, Mode::Spin);
+    let mut client = stage.client();
+    client.read(0x500, 64).unwrap();
+    let reader = stage.vm.guard().shared().views.reader();
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&reader.metadata().unwrap());
+    assert_eq!(blocks(), 0);
+    // So a mapping finds the sealed page, not a hole that was filled with zeroes.
+    let view = stage.client().view().unwrap();
+    let mut page = Page::zeroed();
+    view.mapping().read(0x500, &mut page).unwrap();
+    assert!(page.bytes().iter().any(|byte| *byte != 0));
+}
+
+#[test]
+fn a_deadline_is_kept_whatever_the_connections_do() {
+    let Some(kvm) = kvm("a_deadline_is_kept_whatever_the_connections_do") else { return };
+    let mut program = Program::new(Mode::Counter, &[7; 32]);
+    program.boot.share_expiry = 300;
+    let stage = Stage::with(&kvm, program);
+    stage.wait_until_it_shares();
+    let _idle: Vec<Client> = (0..8).map(|_| stage.client()).collect();
+    until("the page is due and closed", || stage.vm.guard().open_pages().is_empty());
+    assert!((300..3000).contains(&stage.vm.guard().ticks()));
 }

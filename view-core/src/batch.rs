@@ -274,6 +274,8 @@ pub struct Receipt {
     pub gfn: Gfn,
     /// What it is now; `Poisoned` if what was opened was not genuine.
     pub state: PageState,
+    /// What it is in an image that it was sealed for: open only if it was opened without a limit.
+    pub sealed_as: PageState,
     /// What was authenticated with the seal that was made, and its tag.
     pub sealed: Option<(PageId, Tag)>,
 }
@@ -284,6 +286,7 @@ impl<const N: usize> Receipts<'_, N> {
         self.0.iter().map(|plan| Receipt {
             gfn: plan.gfn(),
             state: plan.after(),
+            sealed_as: plan.sealed_as(),
             sealed: plan.seal_id().map(|id| (id, plan.tag)),
         })
     }

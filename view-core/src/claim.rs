@@ -126,6 +126,11 @@ impl<'t> Plan<'t> {
         if self.forged { PageState::Poisoned } else { self.decision.after }
     }
 
+    /// What the page is in the sealed form that the plan makes.
+    pub(crate) fn sealed_as(&self) -> PageState {
+        self.decision.seal.map_or(self.after(), |(_, _, stream)| self.shown_as(stream))
+    }
+
     /// What is authenticated with the seal that the plan makes, if it makes one.
     pub fn seal_id(&self) -> Option<PageId> {
         let (_, _, stream) = self.decision.seal?;
@@ -200,10 +205,19 @@ impl<'t> Plan<'t> {
         self.hold.enter(self.decision.after);
     }
 
+    /// What the page is on its way out. Only what its owner opened without a limit is open in an
+    /// image: a restore knows nothing of deadlines and first unmaps.
+    fn shown_as(&self, stream: Stream) -> PageState {
+        let Hold { entry, vm, .. } = &self.hold;
+        let expiry = entry.lease.and_then(|lease| vm.leases().expiry(lease));
+        let limited = expiry.is_some_and(|expiry| expiry != Expiry::Never);
+        if limited && stream == Stream::Image { PageState::Private } else { entry.state }
+    }
+
     fn page_id(&self, stream: Stream) -> PageId {
         let entry = &self.hold.entry;
         let closed = (PageKind::MEMORY, Perm::Read, MaskId::ALL);
-        let (kind, perm, mask) = entry.state.terms().unwrap_or(closed);
+        let (kind, perm, mask) = self.shown_as(stream).terms().unwrap_or(closed);
         PageId {
             gfn: self.hold.gfn,
             version: entry.version,

@@ -4,8 +4,8 @@
 use view_core::whitelist::{Doorbell, DoorbellFact, Expiry, Lease, Leases, NoEvidence, Rule};
 use view_core::{
     Act, BadTable, Batch, Copies, Epoch, Frame, Frames, Gfn, NotRunnable, OpenStep, Owner,
-    Ownership, PageState, Perm, Place, Platform, Progress, Receipt, Refused, Request, SealStep,
-    Slot, Target, Unclaimed, View, Vm, VmConfig, VmNumber, What,
+    Ownership, PageKind, PageState, Perm, Place, Platform, Progress, Receipt, Refused, Request,
+    SealStep, Slot, Target, Unclaimed, View, Vm, VmConfig, VmNumber, What,
     suite::{Stream, Tag},
 };
 
@@ -408,4 +408,20 @@ fn a_poisoned_replica_gives_its_place_back_once_it_is_wiped() {
     assert_eq!(vm.replicas(), 1, "who knows what is still out");
     ask(&vm, gfn(0), Request::Destroy, &mut Recorder::default()).expect("wiped");
     assert_eq!((vm.replicas(), vm.state(gfn(0))), (0, Some(PageState::Poisoned)));
+}
+
+#[test]
+fn only_what_was_opened_without_a_limit_is_open_in_an_image() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    for (expiry, open) in [(0, true), (50, false), (u64::MAX, false)] {
+        act(&vm, gfn(1), share(&vm, gfn(1), expiry), &mut Recorder::default()).expect("open");
+        let export = Request::Export(Stream::Image);
+        let receipt = ask(&vm, gfn(1), export, &mut Recorder::default()).expect("exported");
+        assert!(receipt.state.terms().is_some(), "it is open all the same");
+        assert_eq!(receipt.sealed_as.terms().is_some(), open);
+        let (id, _) = receipt.sealed.expect("a seal");
+        assert_eq!(id.kind != PageKind::MEMORY, open, "and sealed on those terms");
+        act(&vm, gfn(1), Act::Unshare, &mut Recorder::default()).expect("closed");
+    }
 }

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use view_core::{Gfn, Request};
@@ -33,28 +33,31 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that answers processes of these users.
-    pub fn new(vm: Arc<TrustedVm>, allowed: Vec<u32>) -> Arc<Self> {
+    /// A server that answers processes of these users, and keeps the VM's deadlines.
+    ///
+    /// # Errors
+    /// There is no thread left.
+    pub fn new(vm: Arc<TrustedVm>, allowed: Vec<u32>) -> io::Result<Arc<Self>> {
         let (over, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Arc::new(Self { vm, allowed, over, connections })
+        let this = Arc::new(Self { vm, allowed, over, connections });
+        let watched = Arc::downgrade(&this);
+        let clock = std::thread::Builder::new().name("pageveil-clock".into());
+        clock.spawn(move || keep_time(&watched))?;
+        Ok(this)
     }
 
     /// Accepts connections until [`Server::stop`].
     ///
     /// # Errors
-    /// The listening socket failed.
+    /// The socket can't be listened at.
     pub fn listen(self: &Arc<Self>, listener: &UnixListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         while !self.is_over() {
+            // Nobody there, or no room for one more just now: who manages a guest does not end it
+            // by coming too often.
             match listener.accept() {
                 Ok((socket, _)) => self.welcome(socket),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.vm.guard().expire();
-                    self.vm.enforce();
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
         Ok(())
@@ -215,6 +218,16 @@ impl Server {
             }
             Err(error) => refuse(socket, Ask::Snapshot, &error.to_string()),
         }
+    }
+}
+
+/// Closes pages that are due and stops a guest with a poisoned one, whatever the connections do.
+fn keep_time(server: &Weak<Server>) {
+    while let Some(server) = server.upgrade().filter(|server| !server.is_over()) {
+        server.vm.enforce();
+        server.vm.guard().expire();
+        drop(server);
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -27,7 +27,9 @@ pub enum KeyFlaw {
     #[error("others may use it (mode {0:03o}); make it its owner's alone: chmod 600")]
     Open(u32),
     /// Somebody else owns it, so somebody else knows it.
-    #[error("user {0} owns it; it must be root's, the trusted user's or your own: chown it")]
+    #[error(
+        "user {0} owns it; it must be the trusted user's, or your own unless you are root: chown it"
+    )]
     Foreign(u32),
     /// Another length.
     #[error("it has {0} bytes, a key has 32; make one: head -c 32 /dev/urandom")]
@@ -47,8 +49,8 @@ pub struct KeyFileError {
     pub why: KeyFlaw,
 }
 
-/// The key in a file that is safe to have it in. `trusted_uid` may own it, as may root and the
-/// caller.
+/// The key in a file that is safe to have it in: `trusted_uid` owns it, or the caller does, if that
+/// is not root.
 ///
 /// # Errors
 /// [`KeyFileError`], which says what to do.
@@ -60,23 +62,25 @@ fn read(path: &Path, trusted_uid: u32) -> Result<RootKey, KeyFlaw> {
     // Opening a pipe would wait for a writer otherwise.
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let [_, caller, _] = sys::users()?;
+    // Root's own files are open to a tool of root's in the jail; the trusted user's are not.
+    let owners = if caller == 0 { [trusted_uid; 2] } else { [trusted_uid, caller] };
     // What was opened is what is checked: the path may lead elsewhere by now.
-    check(&file.metadata()?, [0, trusted_uid, caller])?;
+    check(&file.metadata()?, owners)?;
     let mut bytes = Zeroizing::new([0; KEY_FILE_BYTES]);
     file.read_exact(&mut *bytes)?;
     Ok(RootKey::new(*bytes))
 }
 
-fn check(found: &Metadata, owners: [u32; 3]) -> Result<(), KeyFlaw> {
+fn check(found: &Metadata, owners: [u32; 2]) -> Result<(), KeyFlaw> {
     let mode = found.mode() & 0o777;
     if !found.is_file() {
         Err(KeyFlaw::NotAFile)
-    } else if !owners.contains(&found.uid()) {
-        Err(KeyFlaw::Foreign(found.uid()))
     } else if mode & 0o077 != 0 {
         Err(KeyFlaw::Open(mode))
     } else if found.len() != KEY_FILE_BYTES as u64 {
         Err(KeyFlaw::Length(found.len()))
+    } else if !owners.contains(&found.uid()) {
+        Err(KeyFlaw::Foreign(found.uid()))
     } else {
         Ok(())
     }

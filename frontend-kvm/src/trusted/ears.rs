@@ -42,6 +42,7 @@ impl Guard {
             expiry,
         };
         let fact = match doorbell {
+            Doorbell::Share { .. } if self.is_crowded() => return code::BUSY,
             Doorbell::Share { gfn, .. } if NOT_TO_SHARE.contains(&gfn.number()) => {
                 self.heard().refused += 1;
                 return code::REFUSED;

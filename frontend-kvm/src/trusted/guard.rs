@@ -2,7 +2,7 @@
 //! is decided by the core here, and carried out by the platform.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use view_core::{
 };
 
 use super::ears::Heard;
+use super::ledger::Ledger;
 use super::platform::{KvmPlatform, Shared};
 use super::views::ViewFault;
 
@@ -71,10 +72,9 @@ pub struct Guard {
     vm: Vm<'static>,
     shared: Arc<Shared>,
     witness: RwLock<Option<Arc<dyn Witness>>>,
-    /// Pages with a replica out, oldest first.
-    replicas: Mutex<VecDeque<Gfn>>,
-    /// The open pages, so that nobody has to search for them.
-    open: Mutex<BTreeSet<Gfn>>,
+    ledger: Mutex<Ledger>,
+    /// Pages shared since a witness was there: each may cost the kernel a mapping of its own.
+    shares_watched: AtomicU64,
     heard: Mutex<Heard>,
     started: Instant,
 }
@@ -92,8 +92,8 @@ impl Guard {
             vm,
             shared,
             witness: RwLock::new(None),
-            replicas: Mutex::new(VecDeque::new()),
-            open: Mutex::new(BTreeSet::new()),
+            ledger: Mutex::new(Ledger::default()),
+            shares_watched: AtomicU64::new(0),
             heard: Mutex::new(Heard::default()),
             started: Instant::now(),
         }
@@ -116,7 +116,7 @@ impl Guard {
 
     /// The pages that are open right now.
     pub fn open_pages(&self) -> Vec<Gfn> {
-        lock(&self.open).iter().copied().collect()
+        lock(&self.ledger).open().collect()
     }
 
     /// Milliseconds since the gate was made: the ticks of expiries.
@@ -145,7 +145,13 @@ impl Guard {
     /// # Errors
     /// [`Denied`].
     pub fn act(&self, gfn: Gfn, act: Act) -> Result<Done, Denied> {
-        self.witnessed(gfn, || self.carry_out(self.decide(gfn, |claim| claim.act(act))?))
+        self.witnessed(gfn, || {
+            let plan = self.decide(gfn, |claim| claim.act(act))?;
+            if matches!(act, Act::Share(..)) {
+                self.shares_watched.fetch_add(1, Ordering::Relaxed);
+            }
+            self.carry_out(plan)
+        })
     }
 
     /// Carries out the same act for every page of the guest, batch by batch.
@@ -213,8 +219,13 @@ impl Guard {
             Err(Denied::Refused(..)) => return Ok(Look { state, sealed: None, bytes }),
             Err(denied) => return Err(denied),
         };
-        // While the page is held, so that what is read is what the state says.
-        let read = || self.shared.views.read_view(gfn, &mut bytes).map_err(Denied::Fault);
+        // While the page is held, so that what is read is what the state says. A hole in the view
+        // file is not read: that would fill it, and who maps it would find zeroes.
+        let as_is = matches!(state, PageState::Open { .. } | PageState::Sealed);
+        let read = || match as_is {
+            true => self.shared.views.read_view(gfn, &mut bytes).map_err(Denied::Fault),
+            false => Ok(()),
+        };
         let done = self.carry_out_and(plan, read)?;
         Ok(match done.wire {
             Some(wire) => Look { state, sealed: done.receipt.sealed, bytes: wire },
@@ -253,50 +264,67 @@ impl Guard {
             PageState::Replica => Ok(()),
             PageState::Open { .. } | PageState::Sealed => {
                 // What it is by now is decided under its claim.
-                match self.request(gfn, Request::Map(Perm::Read)) {
-                    Ok(done) if done.receipt.state == PageState::Replica => {
-                        lock(&self.replicas).push_back(gfn);
-                        Ok(())
-                    }
-                    other => other.map(|_| ()),
-                }
+                self.request(gfn, Request::Map(Perm::Read)).map(|_| ())
             }
             PageState::Free
             | PageState::Building
             | PageState::PagedOut
             | PageState::Scrubbing
-            | PageState::Poisoned => {
-                self.shared.views.show_copy(gfn, &Page::zeroed()).map_err(Denied::Fault)
-            }
+            | PageState::Poisoned => self.show_zeroes(gfn),
         }
+    }
+
+    /// Nothing backs it, or nobody sees it any more. Under its claim, so that no page of the guest
+    /// is at this place of the view file by then.
+    fn show_zeroes(&self, gfn: Gfn) -> Result<(), Denied> {
+        let claim = self.claim(gfn)?;
+        if let PageState::Private
+        | PageState::Replica
+        | PageState::Open { .. }
+        | PageState::Sealed = claim.entry().state
+        {
+            return Ok(());
+        }
+        self.shared.views.show_copy(gfn, &Page::zeroed()).map_err(Denied::Fault)
     }
 
     /// [`Request::Map`], and room for it: when the pool is full, the oldest replica goes.
     fn show_replica(&self, gfn: Gfn) -> Result<(), Denied> {
         loop {
             match self.request(gfn, Request::Map(Perm::Read)) {
-                Ok(_) => {
-                    lock(&self.replicas).push_back(gfn);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(Denied::Refused(_, Refused::PoolFull)) => {
-                    let oldest = lock(&self.replicas).pop_front();
+                    let oldest = lock(&self.ledger).oldest_replica();
                     let oldest = oldest.ok_or(Denied::Refused(gfn.number(), Refused::PoolFull))?;
                     // It may be gone already: then there is room.
                     let _ = self.request(oldest, Request::Unmap);
+                    lock(&self.ledger).forget_replica(oldest);
                 }
                 Err(denied) => return Err(denied),
             }
         }
     }
 
-    /// Closes what is due. Call it now and then.
+    /// Closes what is due. Call it now and then; it waits for nobody: what somebody holds is due
+    /// next time too.
     pub fn expire(&self) {
         let due: Vec<Gfn> = self.vm.leases().due(self.ticks()).collect();
         for gfn in due {
-            // Whoever holds the page now is changing it; what is still due then is due next time.
-            let _ = self.act(gfn, Act::Unshare);
+            let _ = self.witnessed(gfn, || {
+                let claim = self.vm.claim(gfn).map_err(|_| Denied::Busy(gfn.number()))?;
+                let plan = claim.act(Act::Unshare);
+                self.carry_out(plan.map_err(|no| Denied::Refused(gfn.number(), no))?)
+            });
         }
+    }
+
+    /// Whether the guest opened so many pages during a snapshot that more have to wait for its end.
+    /// The kernel bounds the mappings of a process, and pages mapped anew while stores are watched
+    /// do not merge with their neighbours.
+    pub fn is_crowded(&self) -> bool {
+        const SHARES_MAX: u64 = 8192;
+        let watched = self.witness.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        watched && self.shares_watched.load(Ordering::Relaxed) >= SHARES_MAX
     }
 
     /// Tells `witness` about every page that is about to change, from now on. On return no change
@@ -307,6 +335,9 @@ impl Guard {
         while_still: impl FnOnce() -> T,
     ) -> T {
         let mut current = self.witness.write().unwrap_or_else(PoisonError::into_inner);
+        if current.is_none() || witness.is_none() {
+            self.shares_watched.store(0, Ordering::Relaxed);
+        }
         *current = witness;
         while_still()
     }
@@ -371,11 +402,7 @@ impl Guard {
         let receipts = batch.run(&mut platform).map_err(Denied::Fault)?;
         let receipt = receipts.iter().next().ok_or(Denied::NoSuchPage(gfn.number()))?;
         let also = also();
-        if receipt.state.terms().is_some() {
-            lock(&self.open).insert(gfn);
-        } else {
-            lock(&self.open).remove(&gfn);
-        }
+        lock(&self.ledger).note(gfn, receipt.state);
         receipts.commit();
         if receipt.state == PageState::Poisoned {
             return Err(Denied::Forged(gfn.number()));

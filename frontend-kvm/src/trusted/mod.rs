@@ -3,6 +3,7 @@
 mod ciphers;
 mod ears;
 mod guard;
+mod ledger;
 mod platform;
 mod restore;
 mod snapshot;

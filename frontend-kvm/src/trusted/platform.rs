@@ -38,8 +38,13 @@ impl Shared {
     }
 
     /// Keeps sealed bytes that came in for a page until the core fetches them.
-    pub fn hand_over(&self, gfn: Gfn, sealed: Box<Page>) {
+    ///
+    /// # Errors
+    /// The guest has no such page.
+    pub fn hand_over(&self, gfn: Gfn, sealed: Box<Page>) -> Result<(), ViewFault> {
+        self.views.memory().index_of(gfn, 1)?;
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).insert(gfn, sealed);
+        Ok(())
     }
 }
 
@@ -119,17 +124,33 @@ impl KvmPlatform {
     }
 }
 
+impl Drop for KvmPlatform {
+    fn drop(&mut self) {
+        self.plain.zeroize();
+    }
+}
+
 impl Platform for KvmPlatform {
     type Fault = ViewFault;
 
     fn withdraw(&mut self, page: &Target, view: View) -> Result<(), ViewFault> {
-        match view {
+        let withdrawn = match view {
             View::Owner => self.shared.views.close_guest(page.gfn),
             View::Management => {
                 self.withdrawn.push(page.gfn);
                 self.shared.views.close_live(page.gfn)
             }
+        };
+        if let Err(fault) = withdrawn {
+            // The guest may run on where others look, and no vCPU can be stopped from here in
+            // time: without this process there is no guest.
+            eprintln!(
+                "pageveil: page {:#x} stays mapped: {fault}; the guest ends",
+                page.gfn.number()
+            );
+            std::process::abort();
         }
+        Ok(())
     }
 
     fn fence(&mut self) -> Result<(), ViewFault> {
@@ -137,8 +158,13 @@ impl Platform for KvmPlatform {
         let mut withdrawn = std::mem::take(&mut self.withdrawn);
         withdrawn.sort_unstable();
         let runs = withdrawn.chunk_by(|a, b| a.number() + 1 == b.number());
-        let mut runs = runs.filter_map(|run| Some((*run.first()?, run.len())));
-        runs.try_for_each(|(first, pages)| self.shared.views.punch(first, pages))
+        let runs = runs.filter_map(|run| Some((*run.first()?, run.len())));
+        // A run that fails does not keep the others mapped.
+        let mut done = Ok(());
+        for (first, pages) in runs {
+            done = done.and(self.shared.views.punch(first, pages));
+        }
+        done
     }
 
     fn fetch(&mut self, page: &Target) -> Result<(), ViewFault> {
@@ -193,8 +219,8 @@ impl Platform for KvmPlatform {
         if matches!(copies, Copies::Original | Copies::All) {
             self.shared.views.memory().punch(page.gfn)?;
         }
+        // What is on its way out stays: it is sealed, and a page that is paged out is nowhere else.
         if matches!(copies, Copies::Replica | Copies::All) {
-            self.outbox.remove(&page.gfn);
             self.shared.views.punch(page.gfn, 1)?;
         }
         Ok(())

@@ -35,6 +35,11 @@ pub enum SnapshotError {
     /// The image can't be written; what was written is no image.
     #[error("no image: {0}")]
     File(#[from] ImageFileError),
+    /// The kernel lets only this process's own stores be watched, not its guest's.
+    #[error(
+        "no image: userfaultfd serves no guests here; see /proc/sys/vm/unprivileged_userfaultfd"
+    )]
+    NotServed,
     /// A page could not be sealed.
     #[error("no image: {0}")]
     Denied(#[from] Denied),
@@ -64,6 +69,9 @@ impl TrustedVm {
     /// [`SnapshotError`].
     pub fn snapshot(&self, sink: &mut impl Write) -> Result<Told, SnapshotError> {
         let Ok(_one) = self.snapshots.try_lock() else { return Err(SnapshotError::Busy) };
+        if !self.uffd.serves_guests() {
+            return Err(SnapshotError::NotServed);
+        }
         self.bring_back_sealed()?;
         let job = Arc::new(Job::new(Arc::clone(&self.guard)));
         let tracker = Tracker::new(self.machine.memory(), &self.uffd)?;
@@ -102,7 +110,8 @@ impl TrustedVm {
             }
             Ok::<_, SnapshotError>(self.machine.save(0)?.to_bytes())
         });
-        // A guest that ended or was stopped stays what it is; its memory is still an image.
+        // A guest that ended stays what it is; its memory is still an image. One that was stopped
+        // is not entered again: that is asked before every entry.
         let _ = self.machine.resume();
         Ok((still.elapsed(), frozen?))
     }

@@ -115,7 +115,9 @@ impl Tracker {
         stored.dedup();
         for run in stored.chunk_by(|a, b| a + 1 == *b) {
             if let Some(first) = run.first() {
-                self.protect(*first, run.len())?;
+                each_that_is_watched(*first, run.len(), &|first, pages| {
+                    self.protect(first, pages)
+                })?;
             }
         }
         Ok(stored.len())

@@ -98,7 +98,7 @@ pub(crate) fn become_who(arguments: &[&str]) -> Result<(), String> {
 fn into_jail(arguments: &[&str]) -> i32 {
     let role = arguments.last().copied().unwrap_or_default();
     let command = [OsString::from("/proc/self/exe"), role.into()];
-    say(&format!("failed {}", jail::exec(&command)));
+    say(&format!("failed {}", jail::exec(&command, &[])));
     1
 }
 
@@ -150,7 +150,7 @@ fn trusted(arguments: &[&str]) -> Result<(), String> {
         fs::write("/proc/self/coredump_filter", "0x7f").map_err(words)?;
     }
     vm.start().map_err(words)?;
-    let server = Server::new(Arc::clone(&vm), managers);
+    let server = Server::new(Arc::clone(&vm), managers).unwrap();
     let listening = Arc::clone(&server);
     let thread = std::thread::spawn(move || listening.listen(&listener));
     while vm.guard().open_pages().is_empty() && mode == Mode::Counter {

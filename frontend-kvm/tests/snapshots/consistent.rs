@@ -70,7 +70,7 @@ struct Meddler {
 impl Meddler {
     fn new(guest: &Running) -> Self {
         let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
-        let server = Server::new(Arc::clone(&guest.vm), vec![me]);
+        let server = Server::new(Arc::clone(&guest.vm), vec![me]).unwrap();
         let (over, stored) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let client = || {
             let (ours, theirs) = UnixStream::pair().unwrap();

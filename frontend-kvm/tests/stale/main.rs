@@ -70,7 +70,7 @@ impl Stage {
         let secret = pages.flat_map(|page| words(page.bytes())).collect();
         let me = std::fs::metadata("/proc/self").unwrap();
         let managers = vec![std::os::unix::fs::MetadataExt::uid(&me)];
-        let server = Server::new(Arc::clone(&vm), managers);
+        let server = Server::new(Arc::clone(&vm), managers).unwrap();
         vm.start().unwrap();
         Self { vm, server, secret }
     }

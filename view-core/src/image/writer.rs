@@ -71,10 +71,10 @@ impl ImageWriter {
         }
         let stranger = ImageError::NotForThisImage(gfn);
         let (id, tag) = receipt.sealed.ok_or(stranger)?;
-        let record = Record::new(&id, receipt.state, tag);
+        let record = Record::new(&id, receipt.sealed_as, tag);
         // Right is what a reader will make of it.
         let read = record.read(gfn, self.epoch).map_err(|_| stranger)?;
-        if read.page_id() != id || read.state() != at_rest(receipt.state) {
+        if read.page_id() != id || read.state() != at_rest(receipt.sealed_as) {
             return Err(stranger);
         }
         self.tree.push(&record);

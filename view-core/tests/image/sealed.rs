@@ -121,7 +121,7 @@ pub(crate) fn seal(header: &Header, terms: fn(u64) -> Terms, state: &[u8]) -> Se
         let [SealJob { tag, .. }] = jobs;
         bytes.extend(sealed.bytes());
         let state = terms(page).state;
-        let receipt = Receipt { gfn: id.gfn, state, sealed: Some((id, tag)) };
+        let receipt = Receipt { gfn: id.gfn, state, sealed_as: state, sealed: Some((id, tag)) };
         records.push(writer.record(&receipt).expect("in order"));
     }
     let mut padded = state.to_vec();

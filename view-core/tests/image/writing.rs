@@ -12,13 +12,14 @@ fn begin(header: &Header) -> Result<ImageWriter, ImageError> {
 /// A page that was sealed for an image on these terms. No writer can tell from a tag.
 pub(crate) fn receipt(page: u64, terms: Terms) -> Receipt {
     let id = page_id(header(0, b"").epoch, page, terms);
-    Receipt { gfn: gfn(page), state: terms.state, sealed: Some((id, [page as u8; 16])) }
+    let (state, sealed) = (terms.state, Some((id, [page as u8; 16])));
+    Receipt { gfn: gfn(page), state, sealed_as: state, sealed }
 }
 
 fn altered(page: u64, terms: Terms, alter: impl Fn(&mut PageId, &mut PageState)) -> Receipt {
     let mut receipt = receipt(page, terms);
     let (mut id, tag) = receipt.sealed.expect("sealed");
-    alter(&mut id, &mut receipt.state);
+    alter(&mut id, &mut receipt.sealed_as);
     receipt.sealed = Some((id, tag));
     receipt
 }

@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use frontend_kvm::harden::TRUSTED_USER;
 use frontend_kvm::trusted::{random, verify};
 use serde_json::json;
 use view_core::image::{HEADER_SIZE, Header, ImageRoot, UnverifiedHeader};
@@ -21,8 +22,14 @@ pub(crate) fn keygen(path: &Path) -> Outcome {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.map_err(|error| failed(&error))?;
     file.write_all(&*key).map_err(|error| failed(&error))?;
+    let mut readers = "you alone".to_owned();
+    if file.metadata()?.uid() == 0 {
+        // Root's own files are open to a tool that runs as root in the jail.
+        fchown(&file, Some(TRUSTED_USER), Some(TRUSTED_USER)).map_err(|error| failed(&error))?;
+        readers = format!("the trusted user {TRUSTED_USER} and by root outside the jail");
+    }
     file.sync_all().map_err(|error| failed(&error))?;
-    say!("{}: 32 random bytes, readable by you alone", path.display())
+    say!("{}: 32 random bytes, readable by {readers}", path.display())
 }
 
 /// Show what an image says of itself.

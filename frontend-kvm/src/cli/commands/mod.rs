@@ -29,6 +29,9 @@ pub(crate) enum Command {
     /// restored. The guest goes on in the next epoch, under fresh keys.
     Restore(run::Restore),
     /// Make a key file: 32 random bytes that only you can read
+    ///
+    /// Made by root, it becomes the trusted user's: root reads it all the same, but not from the
+    /// jail.
     Keygen {
         /// Where to write it; must not exist
         file: PathBuf,
@@ -42,9 +45,13 @@ pub(crate) enum Command {
     /// Run a management tool where it can't reach the trusted process in other ways
     ///
     /// The tool runs in a Landlock domain, without the capabilities that would let it trace,
-    /// inspect or become another process.
+    /// inspect or become another process. It reads what its user may read, and writes to /tmp,
+    /// /var/tmp and the folders that --write names.
     #[command(trailing_var_arg = true)]
     Jail {
+        /// A folder that the tool may write to
+        #[arg(long, value_name = "DIR")]
+        write: Vec<PathBuf>,
         /// The tool and its arguments
         #[arg(required = true, value_name = "CMD")]
         command: Vec<std::ffi::OsString>,
@@ -72,7 +79,7 @@ impl Command {
             Self::Map(map) => map.run(),
             Self::Peek(peek) => peek.run(),
             Self::View(view) => view.run(),
-            Self::Jail { command } => Err(frontend_kvm::jail::exec(&command).into()),
+            Self::Jail { write, command } => Err(frontend_kvm::jail::exec(&command, &write).into()),
             Self::Dump(dump) => dump.run(),
             Self::Snapshot(snapshot) => snapshot.run(),
             Self::Inspect(inspect) => inspect.run(),

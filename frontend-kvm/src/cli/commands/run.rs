@@ -82,7 +82,7 @@ impl Run {
         let entropy = Zeroizing::new(random::<32>()?);
         let program = Program::new(self.guest.mode(), &entropy);
         let vm = TrustedVm::boot(&kvm, &key, VmId(random()?), pages, &program)?;
-        drop((key, program));
+        drop((key, program, kvm));
         self.trusted.serve(vm)
     }
 }
@@ -106,7 +106,7 @@ impl Restore {
         let image = File::open(&self.file).map_err(|error| failed(&error))?;
         let kvm = open_kvm()?;
         let vm = TrustedVm::restore(&kvm, &key, &image, self.root).map_err(|e| failed(&e))?;
-        drop((key, image));
+        drop((key, image, kvm));
         self.trusted.serve(vm)
     }
 }
@@ -153,10 +153,12 @@ impl Trusted {
         let vm = Arc::new(vm);
         vm.start()?;
         let allowed = [vec![me], self.allow_uid.clone()].concat();
-        let server = Server::new(Arc::clone(&vm), allowed);
+        let server = Server::new(Arc::clone(&vm), allowed)?;
         let listening = Arc::clone(&server);
         let thread = std::thread::Builder::new().name("pageveil-listen".into());
         let thread = thread.spawn(move || listening.listen(&listener))?;
+        // The usual hook would open this program's own file, which ends a confined process.
+        std::panic::set_hook(Box::new(|panic| eprintln!("pageveil: {panic}")));
         harden::confine()?;
         eprintln!(
             "pageveil: the guest runs; manage it over {} ({settled})",

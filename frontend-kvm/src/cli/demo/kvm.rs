@@ -43,7 +43,7 @@ impl KvmStage {
         let vm = Arc::new(vm);
         vm.start()?;
         let me = std::fs::metadata("/proc/self")?.uid();
-        let server = Server::new(Arc::clone(&vm), vec![me]);
+        let server = Server::new(Arc::clone(&vm), vec![me])?;
         let (ours, theirs) = UnixStream::pair()?;
         server.welcome(theirs);
         Ok(Self { vm, server, client: Client::over(ours), key, secret })
