@@ -24,7 +24,7 @@ pub use ciphers::{Ciphers, Incarnation};
 pub use ears::Heard;
 pub use guard::{Denied, Done, Guard, Look, Witness};
 pub use platform::{KvmPlatform, Shared};
-pub use restore::{RestoreError, Verified, verify};
+pub use restore::{RestoreError, Verified, VerifyError, verify};
 pub use snapshot::{SnapshotError, Told};
 pub use views::{ViewFault, Views};
 

@@ -44,6 +44,17 @@ impl From<ImageError> for RestoreError {
     }
 }
 
+/// Why an image is not genuine, or not one of this frontend's.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The image is not what it should be, or can't be read.
+    #[error(transparent)]
+    Image(#[from] ImageFileError),
+    /// Its genuine state is none of ours.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
 /// What a whole, verified image is.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified {
@@ -56,17 +67,17 @@ pub struct Verified {
 /// Verifies a whole image, every page and the state, and opens it for nobody.
 ///
 /// # Errors
-/// [`RestoreError`].
+/// [`VerifyError`].
 pub fn verify(
     root: &RootKey,
     file: &File,
     pinned: Option<ImageRoot>,
     mut each: impl FnMut(&Page),
-) -> Result<Verified, RestoreError> {
+) -> Result<Verified, VerifyError> {
     let image = ImageFile::open(root, file)?;
     let manifest = image.verify(pinned)?;
     VcpuState::from_bytes(&image.state(&manifest)?)?;
-    image.bodies::<RestoreError>(&manifest, |_, page| {
+    image.bodies::<VerifyError>(&manifest, |_, page| {
         each(page);
         Ok(())
     })?;
