@@ -40,6 +40,8 @@ pub struct Seen {
     pub refused: u64,
     /// Whether its vCPUs may run.
     pub runnable: bool,
+    /// Whether a key has sealed so much that a new epoch is due.
+    pub rekey_due: bool,
 }
 
 /// What came with a snapshot.
@@ -84,6 +86,7 @@ impl Client {
             pages: about.pages.get(),
             refused: about.refused.get(),
             runnable: about.runnable.get() == 1,
+            rekey_due: about.rekey_due.get() == 1,
         })
     }
 

@@ -133,6 +133,7 @@ impl Server {
             pages: U64::new(guard.vm().pages()),
             refused: U64::new(guard.heard().refused),
             runnable: U64::new(guard.vm().runnable().is_ok().into()),
+            rekey_due: U64::new(guard.shared().wear.is_rekey_due().into()),
         }
     }
 

@@ -165,6 +165,8 @@ pub struct About {
     pub refused: U64,
     /// 1: its vCPUs may run.
     pub runnable: U64,
+    /// 1: a key has sealed so much that a new epoch is due.
+    pub rekey_due: U64,
 }
 
 /// What comes with each page.

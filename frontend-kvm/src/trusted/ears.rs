@@ -79,9 +79,12 @@ impl Guard {
                     Ok(_) => code::DONE,
                     Err(Denied::Busy(_)) => code::BUSY,
                     Err(Denied::NoSuchPage(_)) => code::BAD_PAGE,
-                    Err(Denied::Refused(..) | Denied::Fault(_) | Denied::Forged(_)) => {
-                        code::REFUSED
-                    }
+                    Err(
+                        Denied::Refused(..)
+                        | Denied::KeySpent
+                        | Denied::Fault(_)
+                        | Denied::Forged(_),
+                    ) => code::REFUSED,
                 }
             }
             Err(no) => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use view_core::key::Spent;
 use view_core::suite::Stream;
 use view_core::{
     Act, Batch, Claim, Gfn, Page, PageState, Perm, Plan, Receipt, Refused, Request, Unclaimed, Vm,
@@ -33,6 +34,9 @@ pub enum Denied {
     /// The core refused.
     #[error("page {0:#x}: {1}")]
     Refused(u64, Refused),
+    /// The stream's key may not seal any more.
+    #[error("the key of this epoch is spent; restore a snapshot, which begins a new one")]
+    KeySpent,
     /// The system failed half way: the page is poisoned and the guest stopped.
     #[error("{0}; the page is closed for good and the guest stopped")]
     Fault(ViewFault),
@@ -382,7 +386,12 @@ impl Guard {
         gfn: Gfn,
         decide: impl FnOnce(Claim<'v>) -> Result<Plan<'v>, Refused>,
     ) -> Result<Plan<'v>, Denied> {
-        decide(self.claim(gfn)?).map_err(|no| Denied::Refused(gfn.number(), no))
+        let plan = decide(self.claim(gfn)?).map_err(|no| Denied::Refused(gfn.number(), no))?;
+        // Before the first step: what a spent key would have sealed is let go as it was.
+        if let Some(id) = plan.seal_id() {
+            self.shared.wear.add(id.stream, 1).map_err(|Spent| Denied::KeySpent)?;
+        }
+        Ok(plan)
     }
 
     fn carry_out(&self, plan: Plan<'_>) -> Result<Done, Denied> {

@@ -9,6 +9,7 @@ mod restore;
 mod snapshot;
 mod tracker;
 mod views;
+mod wear;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ pub use platform::{KvmPlatform, Shared};
 pub use restore::{RestoreError, Verified, VerifyError, verify};
 pub use snapshot::{SnapshotError, Told};
 pub use views::{ViewFault, Views};
+pub use wear::StreamWear;
 
 use crate::SysError;
 use crate::guest::Program;

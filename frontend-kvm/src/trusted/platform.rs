@@ -12,6 +12,7 @@ use zeroize::Zeroize;
 
 use super::ciphers::Ciphers;
 use super::views::{ViewFault, Views};
+use super::wear::StreamWear;
 use crate::harden::SecretBox;
 
 /// What every thread's handle shares.
@@ -23,18 +24,17 @@ pub struct Shared {
     pub ciphers: SecretBox<Ciphers>,
     /// Field masks; [`MaskId`] 1 is the first.
     pub masks: &'static [Mask<'static>],
+    /// How much each stream's key has sealed.
+    pub wear: StreamWear,
     /// Sealed pages that the management side handed over, one a page.
     inbox: Mutex<BTreeMap<Gfn, Box<Page>>>,
 }
 
 impl Shared {
     /// What threads share of one VM.
-    pub const fn new(
-        views: Views,
-        ciphers: SecretBox<Ciphers>,
-        masks: &'static [Mask<'static>],
-    ) -> Self {
-        Self { views, ciphers, masks, inbox: Mutex::new(BTreeMap::new()) }
+    pub fn new(views: Views, ciphers: SecretBox<Ciphers>, masks: &'static [Mask<'static>]) -> Self {
+        let (wear, inbox) = (StreamWear::default(), Mutex::new(BTreeMap::new()));
+        Self { views, ciphers, masks, wear, inbox }
     }
 
     /// Keeps sealed bytes that came in for a page until the core fetches them.
