@@ -90,7 +90,7 @@ fn counts_that_do_not_fit_together_fail_clearly() {
         let about = move || {
             let words =
                 [[5; 16].to_vec(), 1_u64.to_le_bytes().to_vec(), pages.to_le_bytes().to_vec()];
-            [frame(1, 48, 0, 0), words.concat(), vec![0; 16]].concat()
+            [frame(1, 56, 0, 0), words.concat(), vec![0; 24]].concat()
         };
         let few = pages.min(100).saturating_sub(1);
         let lie = move |ask| match ask {
@@ -118,7 +118,7 @@ fn counts_that_do_not_fit_together_fail_clearly() {
 #[test]
 fn an_image_that_ends_early_does_not_take_the_old_one_s_place() {
     let home = Home::new();
-    let about = [frame(1, 48, 0, 0), vec![1; 48]].concat();
+    let about = [frame(1, 56, 0, 0), vec![1; 56]].concat();
     let piece = [frame(7, 8192, 0, 0), b"PAGEVEIL".to_vec(), vec![0; 8184]].concat();
     let end = frame(7, 0, 0, 0);
     let out = home.path("out");

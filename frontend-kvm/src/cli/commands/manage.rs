@@ -64,7 +64,8 @@ impl Map {
                 counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
             return print_json(&json!({
                 "vm": hex(&about.vm.0), "epoch": about.epoch, "pages": about.pages,
-                "runnable": about.runnable, "rekey_due": about.rekey_due, "doorbells_refused": about.refused, "states": counts,
+                "runnable": about.runnable, "rekey_due": about.rekey_due,
+                "doorbells_refused": about.refused, "states": counts,
             }));
         }
         say!("guest {}  epoch {}  {} pages", hex(&about.vm.0), about.epoch, about.pages)?;
