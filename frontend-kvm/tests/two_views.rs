@@ -12,7 +12,7 @@ use frontend_kvm::abi::{gfn, mailbox};
 use frontend_kvm::control::client::Client;
 use frontend_kvm::control::server::Server;
 use frontend_kvm::guest::place;
-use frontend_kvm::trusted::{TrustedVm, verify};
+use frontend_kvm::trusted::{Denied, TrustedVm, verify};
 use frontend_kvm::{Kvm, Mode, Program, VcpuStatus};
 use view_core::key::RootKey;
 use view_core::{Act, Frame, Page, PageState, Perm, Request, VmId};
@@ -183,11 +183,30 @@ fn a_page_that_comes_back_changed_stops_its_guest_for_good() {
     until("it is stopped", || !running());
     assert!(guard.vm().runnable().is_err());
     assert!(!stage.client().about().unwrap().runnable);
-    // Told to run again, it does not.
-    let steps = stage.steps();
-    let _ = stage.vm.machine().resume();
-    std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(stage.steps(), steps);
+}
+
+#[test]
+fn a_guest_with_a_page_that_others_poisoned_is_not_entered_again() {
+    let test = "a_guest_with_a_page_that_others_poisoned_is_not_entered_again";
+    let Some(kvm) = kvm(test) else { return };
+    // No server: nobody but the vCPU itself asks whether it may run.
+    let program = Program::new(Mode::Spin, &[7; 32]);
+    let vm = TrustedVm::boot(&kvm, &key(), VmId([1; 16]), PAGES, &program).unwrap();
+    vm.start().unwrap();
+    let steps = || vm.machine().memory().read_word(place(gfn::COUNTER_B), 0).unwrap();
+    until("it counts", || steps() > 0);
+    vm.machine().pause();
+    let (guard, page) = (vm.guard(), place(gfn::SECRET));
+    guard.request(page, Request::Seal).unwrap();
+    vm.machine().memory().write_word(page, 9, 1).unwrap();
+    assert!(matches!(guard.act(page, Act::Touch), Err(Denied::Forged(_))));
+    let stood = steps();
+    for _ in 0..5 {
+        vm.machine().resume().unwrap();
+        until("it parks", || vm.machine().status(0).unwrap() == VcpuStatus::Paused);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(steps(), stood, "told to run, it did");
 }
 
 #[test]
