@@ -3,19 +3,20 @@
 
 mod common;
 
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{kvm, until};
-use frontend_kvm::abi::{gfn, mailbox};
+use frontend_kvm::abi::{code, gfn, mailbox};
 use frontend_kvm::control::client::Client;
 use frontend_kvm::control::server::Server;
 use frontend_kvm::guest::place;
-use frontend_kvm::trusted::{Denied, TrustedVm, verify};
-use frontend_kvm::{Kvm, Mode, Program, VcpuStatus};
+use frontend_kvm::trusted::{Denied, TrustedVm, Witness, verify};
+use frontend_kvm::{Doorbell, GuestEvent, Handler, Kvm, Mode, Program, Reply, VcpuStatus};
 use view_core::key::RootKey;
-use view_core::{Act, Frame, Page, PageState, Perm, Request, VmId};
+use view_core::{Act, Frame, Gfn, MaskId, Page, PageState, Perm, Request, VmId};
 
 const PAGES: usize = 0x800;
 
@@ -255,7 +256,58 @@ fn a_deadline_is_kept_whatever_the_connections_do() {
     program.boot.share_expiry = 300;
     let stage = Stage::with(&kvm, program);
     stage.wait_until_it_shares();
-    let _idle: Vec<Client> = (0..8).map(|_| stage.client()).collect();
-    until("the page is due and closed", || stage.vm.guard().open_pages().is_empty());
-    assert!((300..3000).contains(&stage.vm.guard().ticks()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let over = AtomicBool::new(false);
+    let knocks = AtomicU64::new(0);
+    let closed = std::thread::scope(|listening| {
+        listening.spawn(|| stage.server.listen(&listener).unwrap());
+        // Who knocks is let in to the end: nobody is left waiting at a door that closed.
+        let closed = std::thread::scope(|knocking| {
+            for _ in 0..3 {
+                knocking.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let knocked = UnixStream::connect(&path).is_ok();
+                        knocks.fetch_add(u64::from(knocked), Ordering::Relaxed);
+                    }
+                });
+            }
+            let guard = stage.vm.guard();
+            while !guard.open_pages().is_empty() && guard.ticks() < 5000 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            over.store(true, Ordering::Relaxed);
+            guard.ticks()
+        });
+        stage.server.stop();
+        closed
+    });
+    assert!((300..2000).contains(&closed), "due at 300, closed at {closed}");
+    assert!(knocks.into_inner() > 100, "nobody knocked");
+}
+
+#[test]
+fn a_guest_that_shares_without_end_during_a_snapshot_is_told_to_wait() {
+    let test = "a_guest_that_shares_without_end_during_a_snapshot_is_told_to_wait";
+    let Some(kvm) = kvm(test) else { return };
+    struct Nobody;
+    impl Witness for Nobody {
+        fn secure(&self, _gfn: Gfn) {}
+    }
+    let stage = Stage::new(&kvm, Mode::Spin);
+    let (guard, gfn) = (stage.vm.guard(), place(gfn::MAILBOX));
+    let ring = |doorbell| guard.event(0, GuestEvent::Doorbell(doorbell));
+    let (perm, mask) = (Perm::Read, MaskId::ALL);
+    let share = || ring(Doorbell::Share { gfn, perm, mask, expiry: 0 });
+    guard.watch(Some(Arc::new(Nobody)), || ());
+    let mut shared = 0;
+    while share() == Reply::Answer(code::DONE) {
+        assert_eq!(ring(Doorbell::Unshare { gfn }), Reply::Answer(code::DONE), "always");
+        shared += 1;
+        assert!(shared < 10_000, "without end");
+    }
+    assert_eq!(share(), Reply::Answer(code::BUSY));
+    guard.watch(None, || ());
+    assert_eq!(share(), Reply::Answer(code::DONE), "once the snapshot is over");
 }
