@@ -5,7 +5,7 @@ use cipher::{InnerIvInit, KeyInit, StreamCipher};
 use cmac::{Cmac, Mac};
 use view_core::key::SivKey;
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, SuiteId, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, SuiteId, Tag};
 use view_core::{Epoch, Gfn, MaskId, Page, PageKind, Perm, Version};
 
 /// A key like any other.
@@ -57,12 +57,12 @@ pub fn seal(
             .zip(sealed)
             .map(|(plain, sealed)| {
                 number += 1;
-                SealJob { id: id(number), plain, sealed, tag: [0; 16] }
+                SealJob::new(id(number), plain, sealed)
             })
             .collect();
-        suite.seal(&mut jobs);
+        suite.seal(&mut jobs, Landing::Hot);
         for (tag, job) in tags.iter_mut().zip(&jobs) {
-            *tag = job.tag;
+            *tag = job.tag();
         }
     }
 }
@@ -84,11 +84,11 @@ pub fn open(
             .zip(tags)
             .map(|((sealed, plain), tag)| {
                 number += 1;
-                OpenJob { id: id(number), sealed, tag: *tag, plain, genuine: false }
+                OpenJob::new(id(number), sealed, *tag, plain)
             })
             .collect();
-        suite.open(&mut jobs);
-        genuine &= jobs.iter().all(|job| job.genuine);
+        suite.open(&mut jobs, Landing::Hot);
+        genuine &= jobs.iter().all(OpenJob::genuine);
     }
     genuine
 }

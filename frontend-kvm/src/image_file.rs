@@ -10,7 +10,7 @@ use view_core::image::{
 };
 use view_core::key::{EpochKey, RootKey};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{OpenJob, PageCipher};
+use view_core::suite::{Landing, OpenJob, PageCipher};
 use view_core::{PAGE_SIZE, Page, Receipt};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
@@ -165,16 +165,16 @@ impl<'f> ImageFile<'f> {
             at += (some.len() * PAGE_SIZE) as u64;
             let job = |((record, sealed), plain): ((&GenuineRecord, _), _)| {
                 let (id, tag) = (record.page_id(), record.tag());
-                OpenJob { id, sealed, tag, plain, genuine: false }
+                OpenJob::new(id, sealed, tag, plain)
             };
             let staged = some.iter().zip(&*sealed).zip(plain.iter_mut());
             let mut jobs: Vec<OpenJob<'_>> = staged.map(job).collect();
-            cipher.open(&mut jobs);
+            cipher.open(&mut jobs, Landing::Hot);
             for (job, record) in jobs.iter().zip(some) {
-                if !job.genuine {
+                if !job.genuine() {
                     return Err(E::from(ImageError::PageForged(record.gfn()).into()));
                 }
-                each(record, job.plain)?;
+                each(record, job.plain())?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use view_core::suite::{OpenJob, PageCipher, SealJob, Stream, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
     View, What,
@@ -51,7 +51,7 @@ pub struct Software<'m, C> {
     inbox: BTreeMap<Gfn, Page>,
 }
 
-impl<'m, C: PageCipher> Software<'m, C> {
+impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
     /// A machine with `pages` pages of zeroes that nobody has mapped.
     pub fn new(pages: usize, ciphers: StreamCiphers<C>, masks: &'m [Mask<'m>]) -> Self {
         Self {
@@ -144,7 +144,7 @@ fn store(frame: Option<&mut Page>, offset: usize, bytes: &[u8]) -> bool {
     target.map(|target| target.copy_from_slice(bytes)).is_some()
 }
 
-impl<C: PageCipher> Platform for Software<'_, C> {
+impl<C: PageCipher<Id = PageId>> Platform for Software<'_, C> {
     type Fault = NoSuchPage;
 
     fn withdraw(&mut self, page: &Target, view: View) -> Result<(), NoSuchPage> {
@@ -176,10 +176,9 @@ impl<C: PageCipher> Platform for Software<'_, C> {
                 Source::Zeroes => Page::zeroed(),
             };
             let mut sealed = Page::zeroed();
-            let (id, unset) = (step.id, Tag::default());
-            let mut jobs = [SealJob { id, plain: &staged, sealed: &mut sealed, tag: unset }];
-            self.ciphers.of(step.id.stream).seal(&mut jobs);
-            [*tag] = jobs.map(|job| job.tag);
+            let mut jobs = [SealJob::new(step.id, &staged, &mut sealed)];
+            self.ciphers.of(step.id.stream).seal(&mut jobs, Landing::Hot);
+            [*tag] = jobs.map(|job| job.tag());
             match step.to {
                 Place::Replica => drop(self.replicas.insert(step.target.gfn, sealed)),
                 Place::Wire => drop(self.wire.insert(step.target.gfn, sealed)),
@@ -194,10 +193,9 @@ impl<C: PageCipher> Platform for Software<'_, C> {
             let sealed = self.frame(step.target.gfn)?.clone();
             let mut plain = Page::zeroed();
             let (id, tag) = (step.id, step.tag);
-            let job = OpenJob { id, sealed: &sealed, tag, plain: &mut plain, genuine: false };
-            let mut jobs = [job];
-            self.ciphers.of(Stream::Resident).open(&mut jobs);
-            [*genuine] = jobs.map(|job| job.genuine);
+            let mut jobs = [OpenJob::new(id, &sealed, tag, &mut plain)];
+            self.ciphers.of(Stream::Resident).open(&mut jobs, Landing::Hot);
+            [*genuine] = jobs.map(|job| job.genuine());
             self.fill(step.target.gfn, &plain)?;
         }
         Ok(())

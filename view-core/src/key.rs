@@ -230,6 +230,14 @@ impl Wear {
     /// No page is sealed past this: the 2^48 blocks of SP 800-38B, appendix B.
     pub const STOP: u64 = 1 << 40;
 
+    /// Of a new key.
+    pub const NONE: Self = Self(0);
+
+    /// How many pages it has sealed.
+    pub const fn pages(self) -> u64 {
+        self.0
+    }
+
     /// Counts `pages` more.
     ///
     /// # Errors

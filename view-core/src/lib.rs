@@ -1,7 +1,7 @@
 //! The core of Pageveil: it decides, the platform acts, the core commits.
 #![doc = include_str!("../README.md")]
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(
     clippy::alloc_instead_of_core,
     clippy::std_instead_of_core,

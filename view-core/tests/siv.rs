@@ -9,11 +9,9 @@ use view_core::key::{Advice, EpochKey, RootKey, Salt, SivKey, Spent, StateKey, S
 use view_core::key::{ManifestKey, VmKey, Wear, WrongLength};
 use view_core::suite::siv::{NotGenuine, Siv256, Siv512};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, SuiteId, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, SuiteId, Tag};
 use view_core::{Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, Perm, Version, VmId};
 use zeroize::ZeroizeOnDrop;
-
-const NOT_YET: Tag = [0; 16];
 
 prop_compose! {
     fn any_id()(
@@ -64,19 +62,19 @@ fn sealed(key: &SivKey, ids: &[PageId], plain: &[Page]) -> (Vec<Page>, Vec<Tag>)
         .iter()
         .zip(plain)
         .zip(&mut pages)
-        .map(|((id, plain), sealed)| SealJob { id: *id, plain, sealed, tag: NOT_YET })
+        .map(|((id, plain), sealed)| SealJob::new(*id, plain, sealed))
         .collect();
-    SivCmac512::new(key).seal(&mut jobs);
-    let tags = jobs.iter().map(|job| job.tag).collect();
+    SivCmac512::new(key).seal(&mut jobs, Landing::Hot);
+    let tags = jobs.iter().map(SealJob::tag).collect();
     (pages, tags)
 }
 
 /// Opens one page into what held noise before.
 fn opened(key: &SivKey, id: PageId, sealed: &Page, tag: Tag) -> (bool, Page) {
     let mut plain = noise(9);
-    let mut jobs = [OpenJob { id, sealed, tag, plain: &mut plain, genuine: true }];
-    SivCmac512::new(key).open(&mut jobs);
-    let genuine = jobs[0].genuine;
+    let mut jobs = [OpenJob::new(id, sealed, tag, &mut plain)];
+    SivCmac512::new(key).open(&mut jobs, Landing::Hot);
+    let genuine = jobs[0].genuine();
     (genuine, plain)
 }
 
@@ -148,11 +146,11 @@ proptest! {
             .zip(pages.iter().zip(&tags))
             .zip(&mut opened)
             .map(|((id, (sealed, tag)), plain)| {
-                OpenJob { id: *id, sealed, tag: *tag, plain, genuine: false }
+                OpenJob::new(*id, sealed, *tag, plain)
             })
             .collect();
-        SivCmac512::new(&key).open(&mut jobs);
-        let verdicts: Vec<_> = jobs.iter().map(|job| job.genuine).collect();
+        SivCmac512::new(&key).open(&mut jobs, Landing::Hot);
+        let verdicts: Vec<_> = jobs.iter().map(OpenJob::genuine).collect();
         for (at, (page, genuine)) in opened.iter().zip(verdicts).enumerate() {
             prop_assert_eq!(genuine, at != bad);
             let expected = if genuine { *plain[at].bytes() } else { [0; PAGE_SIZE] };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
     View, What,
@@ -87,17 +87,12 @@ impl KvmPlatform {
         let staged = self.plain.iter().zip(&mut self.sealed).zip(steps);
         let mut jobs: Vec<SealJob<'_>> = staged
             .filter(|(_, step)| step.id.stream == stream)
-            .map(|((plain, sealed), step)| SealJob {
-                id: step.id,
-                plain,
-                sealed,
-                tag: Tag::default(),
-            })
+            .map(|((plain, sealed), step)| SealJob::new(step.id, plain, sealed))
             .collect();
-        self.shared.ciphers.of(stream).seal(&mut jobs);
+        self.shared.ciphers.of(stream).seal(&mut jobs, Landing::Hot);
         let tags = tags.iter_mut().zip(steps).filter(|(_, step)| step.id.stream == stream);
         for (job, (tag, _)) in jobs.iter().zip(tags) {
-            *tag = job.tag;
+            *tag = job.tag();
         }
     }
 
@@ -201,16 +196,16 @@ impl Platform for KvmPlatform {
         }
         let job = |((sealed, plain), step): ((_, _), &OpenStep)| {
             let (id, tag): (PageId, Tag) = (step.id, step.tag);
-            OpenJob { id, sealed, tag, plain, genuine: false }
+            OpenJob::new(id, sealed, tag, plain)
         };
         let staged = self.sealed.iter().zip(&mut self.plain);
         let mut jobs: Vec<OpenJob<'_>> = staged.zip(steps).map(job).collect();
-        self.shared.ciphers.of(Stream::Resident).open(&mut jobs);
+        self.shared.ciphers.of(Stream::Resident).open(&mut jobs, Landing::Hot);
         for ((job, step), genuine) in jobs.iter_mut().zip(steps).zip(genuine) {
-            *genuine = job.genuine;
+            *genuine = job.genuine();
             // What is not genuine was zeroed by the suite.
-            self.shared.views.memory().write_page(step.target.gfn, job.plain)?;
-            job.plain.zeroize();
+            self.shared.views.memory().write_page(step.target.gfn, job.plain())?;
+            job.zeroize();
         }
         Ok(())
     }

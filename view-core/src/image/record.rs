@@ -8,7 +8,7 @@ use crate::addr::{Epoch, Gfn, Version};
 use crate::page::Page;
 use crate::perm::{MaskId, PageKind, Perm};
 use crate::state::PageState;
-use crate::suite::{OpenJob, PageCipher, PageId, Stream, Tag};
+use crate::suite::{Landing, OpenJob, PageCipher, PageId, Stream, Tag};
 
 const OPEN: u8 = 1 << 0;
 const EXCLUDED: u8 = 1 << 1;
@@ -161,9 +161,9 @@ impl GenuineRecord {
         plain: &mut Page,
     ) -> Result<(), ImageError> {
         let (id, tag) = (self.page_id(), self.tag);
-        let mut jobs = [OpenJob { id, sealed, tag, plain, genuine: false }];
-        cipher.open(&mut jobs);
+        let mut jobs = [OpenJob::new(id, sealed, tag, plain)];
+        cipher.open(&mut jobs, Landing::Hot);
         let [job] = jobs;
-        if job.genuine { Ok(()) } else { Err(ImageError::PageForged(self.gfn)) }
+        if job.genuine() { Ok(()) } else { Err(ImageError::PageForged(self.gfn)) }
     }
 }

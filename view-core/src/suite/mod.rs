@@ -4,11 +4,22 @@
 //! cost little more than a copy. It never sees bytes that a CPU can still change: the platform
 //! copies once into staging pages of its own (spec/invariants.md, I6).
 
+mod backend;
+mod job;
+mod lanes;
+pub mod sequence;
 pub mod siv;
 pub mod siv_cmac_512;
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[expect(unsafe_code, reason = "see the head of the module")]
+mod x86;
+
+use core::borrow::Borrow;
+
+pub use backend::Backend;
+pub use job::{Landing, OpenJob, SealJob};
 
 use crate::addr::{Epoch, Gfn, Version};
-use crate::page::Page;
 use crate::perm::{MaskId, PageKind, Perm};
 
 /// Which suite sealed a page. Authenticated with it.
@@ -89,47 +100,23 @@ impl PageId {
     }
 }
 
-/// One page to seal: plain bytes in, sealed bytes and tag out.
-#[derive(Debug)]
-pub struct SealJob<'a> {
-    /// What is authenticated beside the bytes.
-    pub id: PageId,
-    /// Plain bytes that nobody else can change.
-    pub plain: &'a Page,
-    /// Where the sealed bytes go.
-    pub sealed: &'a mut Page,
-    /// Written by the suite.
-    pub tag: Tag,
-}
-
-/// One page to open: sealed bytes and tag in, plain bytes and a verdict out.
-#[derive(Debug)]
-pub struct OpenJob<'a> {
-    /// What the verifier's own table says about the page.
-    pub id: PageId,
-    /// Sealed bytes that nobody else can change.
-    pub sealed: &'a Page,
-    /// The tag that the verifier expects.
-    pub tag: Tag,
-    /// Where the plain bytes go; zeroed if the page is not genuine.
-    pub plain: &'a mut Page,
-    /// Whether the page is genuine. Written by the suite.
-    pub genuine: bool,
-}
-
 /// A suite with its key: seals and opens lists of pages, several in flight at once.
 ///
-/// Sealing takes `&self`, so that one cipher serves any number of threads.
+/// Both take `&self`, so that one cipher serves any number of threads.
 pub trait PageCipher {
     /// The suite's name in records and associated data.
     const SUITE: SuiteId;
     /// How many pages the suite likes to have in flight; shorter lists work and cost more a page.
     const LANES: usize;
 
-    /// Seals every job: on return `sealed` and `tag` are those of `id` and `plain`.
-    fn seal(&self, jobs: &mut [SealJob<'_>]);
+    /// By what pages are sealed: [`PageId`] if a repeated version does no harm beyond telling that
+    /// the same page had the same bytes, [`Once`](sequence::Once) if it would give bytes away.
+    type Id: Borrow<PageId>;
 
-    /// Opens every job: on return `genuine` says whether `tag` matches, in time that does not
-    /// depend on how wrong it was, and `plain` holds the bytes or zeroes.
-    fn open(&self, jobs: &mut [OpenJob<'_>]);
+    /// Seals every job: on return its sealed page and its tag are those of its id and plain page.
+    fn seal(&self, jobs: &mut [SealJob<'_, Self::Id>], landing: Landing);
+
+    /// Opens every job: on return it says whether it is genuine, found in time that does not
+    /// depend on how wrong it was, and its plain page holds the bytes or zeroes.
+    fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing);
 }

@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 
-use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::whitelist::{Doorbell, DoorbellFact, Lease, Leases, Rule};
 use view_core::{
     Act, Batch, Copies, Epoch, Field, Frame, Frames, Gfn, Mask, OpenStep, Owner, Page, PageState,
@@ -29,7 +29,7 @@ struct Machine<'c, C> {
     patience: u32,
 }
 
-impl<C: PageCipher> Machine<'_, C> {
+impl<C: PageCipher<Id = PageId>> Machine<'_, C> {
     fn call(&mut self) -> Result<(), ()> {
         self.patience = self.patience.checked_sub(1).ok_or(())?;
         black_box(Ok(()))
@@ -50,7 +50,7 @@ impl<C: PageCipher> Machine<'_, C> {
     }
 }
 
-impl<C: PageCipher> Platform for Machine<'_, C> {
+impl<C: PageCipher<Id = PageId>> Platform for Machine<'_, C> {
     type Fault = ();
 
     fn withdraw(&mut self, _: &Target, _: View) -> Result<(), ()> {
@@ -74,10 +74,10 @@ impl<C: PageCipher> Platform for Machine<'_, C> {
                 Source::Zeroes => self.staging = Page::zeroed(),
             }
             let (plain, sealed) = (&self.staging, &mut self.out);
-            let mut jobs = [SealJob { id: step.id, plain, sealed, tag: Tag::default() }];
-            self.cipher.seal(&mut jobs);
+            let mut jobs = [SealJob::new(step.id, plain, sealed)];
+            self.cipher.seal(&mut jobs, Landing::Hot);
             let [job] = jobs;
-            *tag = job.tag;
+            *tag = job.tag();
             if step.to == view_core::Place::InPlace {
                 self.unstage(step.target.frame, false)?;
             }
@@ -92,10 +92,10 @@ impl<C: PageCipher> Platform for Machine<'_, C> {
             self.stage(step.target.frame)?;
             self.out.clone_from(&self.staging);
             let (sealed, plain) = (&self.out, &mut self.staging);
-            let mut jobs = [OpenJob { id, sealed, tag, plain, genuine: false }];
-            self.cipher.open(&mut jobs);
+            let mut jobs = [OpenJob::new(id, sealed, tag, plain)];
+            self.cipher.open(&mut jobs, Landing::Hot);
             let [job] = jobs;
-            *genuine = job.genuine;
+            *genuine = job.genuine();
             self.unstage(step.target.frame, true)?;
         }
         Ok(())
@@ -117,7 +117,7 @@ impl<C: PageCipher> Platform for Machine<'_, C> {
 }
 
 /// The whole life; `None` at the first thing that does not go as it should.
-pub(crate) fn drive<C: PageCipher>(cipher: &C) -> Option<[Receipt; 2]> {
+pub(crate) fn drive<C: PageCipher<Id = PageId>>(cipher: &C) -> Option<[Receipt; 2]> {
     let vm = Vm::new(VmConfig {
         number: VM,
         epoch: Epoch(black_box(1)),
@@ -181,7 +181,7 @@ pub(crate) fn drive<C: PageCipher>(cipher: &C) -> Option<[Receipt; 2]> {
 }
 
 /// Two plans at once: dropped, dropped half way, and failing at every call there is.
-fn drop_and_fail<C: PageCipher>(vm: &Vm<'_>, machine: &mut Machine<'_, C>) -> Option<()> {
+fn drop_and_fail<C: PageCipher<Id = PageId>>(vm: &Vm<'_>, machine: &mut Machine<'_, C>) -> Option<()> {
     for patience in 0..black_box(12) {
         let mut batch = Batch::<2>::new();
         for gfn in vm.gfns() {
@@ -206,7 +206,7 @@ fn drop_and_fail<C: PageCipher>(vm: &Vm<'_>, machine: &mut Machine<'_, C>) -> Op
     (stopped && vm.gfns().all(|gfn| vm.claim(gfn).is_ok())).then_some(())
 }
 
-fn ask<C: PageCipher>(
+fn ask<C: PageCipher<Id = PageId>>(
     vm: &Vm<'_>,
     machine: &mut Machine<'_, C>,
     gfn: Gfn,
@@ -215,7 +215,7 @@ fn ask<C: PageCipher>(
     carry_out(machine, vm.claim(gfn).ok()?.request(request).ok()?)
 }
 
-fn act<C: PageCipher>(
+fn act<C: PageCipher<Id = PageId>>(
     vm: &Vm<'_>,
     machine: &mut Machine<'_, C>,
     gfn: Gfn,
@@ -224,7 +224,7 @@ fn act<C: PageCipher>(
     carry_out(machine, vm.claim(gfn).ok()?.act(act).ok()?)
 }
 
-fn carry_out<C: PageCipher>(machine: &mut Machine<'_, C>, plan: Plan<'_>) -> Option<Receipt> {
+fn carry_out<C: PageCipher<Id = PageId>>(machine: &mut Machine<'_, C>, plan: Plan<'_>) -> Option<Receipt> {
     let id: Option<PageId> = black_box(plan.seal_id());
     let mut batch = Batch::<4>::new();
     batch.push(plan).ok()?;

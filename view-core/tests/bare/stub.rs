@@ -5,7 +5,7 @@
 mod spine;
 mod sys;
 
-use view_core::suite::{OpenJob, PageCipher, PageId, SealJob, SuiteId, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId, Tag};
 
 /// No secrecy at all: something that depends on every byte of the page and of its id.
 struct Stub;
@@ -28,17 +28,21 @@ impl PageCipher for Stub {
     const SUITE: SuiteId = SuiteId(0xff);
     const LANES: usize = 1;
 
-    fn seal(&self, jobs: &mut [SealJob<'_>]) {
+    type Id = PageId;
+
+    fn seal(&self, jobs: &mut [SealJob<'_>], _: Landing) {
         for job in jobs {
-            job.tag = tag(&job.id, job.plain);
-            job.sealed.clone_from(job.plain);
+            job.settle(tag(job.id(), job.plain()));
+            let (plain, sealed) = job.pages();
+            sealed.clone_from(plain);
         }
     }
 
-    fn open(&self, jobs: &mut [OpenJob<'_>]) {
+    fn open(&self, jobs: &mut [OpenJob<'_>], _: Landing) {
         for job in jobs {
-            job.plain.clone_from(job.sealed);
-            job.genuine = job.tag == tag(&job.id, job.plain);
+            let (sealed, plain) = job.pages();
+            plain.clone_from(sealed);
+            job.settle(&tag(job.id(), job.plain()));
         }
     }
 }

@@ -8,7 +8,7 @@ use view_core::image::{
 };
 use view_core::key::{EpochKey, RootKey, Salt};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{PageCipher, PageId, SealJob, Stream};
+use view_core::suite::{Landing, PageCipher, PageId, SealJob, Stream};
 use view_core::{
     Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, PageState, Perm, Receipt, Version, VmId,
 };
@@ -116,9 +116,10 @@ pub(crate) fn seal(header: &Header, terms: fn(u64) -> Terms, state: &[u8]) -> Se
     for page in 0..header.pages {
         let id = page_id(header.epoch, page, terms(page));
         let (plain, mut sealed) = (content(page, terms(page)), Page::zeroed());
-        let mut jobs = [SealJob { id, plain: &plain, sealed: &mut sealed, tag: [0; 16] }];
-        cipher.seal(&mut jobs);
-        let [SealJob { tag, .. }] = jobs;
+        let mut jobs = [SealJob::new(id, &plain, &mut sealed)];
+        cipher.seal(&mut jobs, Landing::Cold);
+        let [job] = jobs;
+        let tag = job.tag();
         bytes.extend(sealed.bytes());
         let state = terms(page).state;
         let receipt = Receipt { gfn: id.gfn, state, sealed_as: state, sealed: Some((id, tag)) };

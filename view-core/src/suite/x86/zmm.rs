@@ -1,0 +1,165 @@
+//! What the kernels at 512 bits share: a vector is a cache line, four AES blocks of one page.
+
+use core::arch::x86_64::{
+    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_aesenc_epi128,
+    _mm512_aesenclast_epi128, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_stream_si512,
+    _mm512_xor_si512,
+};
+
+use zeroize::Zeroize;
+
+use super::Vaes512;
+use super::schedule::{ROUND_KEYS, Schedule};
+use crate::page::{PAGE_SIZE, Page};
+
+/// Lines in a page.
+pub(super) const LINES: usize = PAGE_SIZE / 64;
+
+/// A page as its lines.
+pub(super) type Lines = [__m512i; LINES];
+
+/// The page's lines, to read.
+#[inline]
+pub(super) fn lines(page: &Page) -> &Lines {
+    zerocopy::transmute_ref!(page)
+}
+
+/// The page's lines, to write.
+#[inline]
+pub(super) fn lines_mut(page: &mut Page) -> &mut Lines {
+    zerocopy::transmute_mut!(page)
+}
+
+/// Four blocks side by side.
+#[inline]
+pub(super) fn four(blocks: [[u8; 16]; 4]) -> __m512i {
+    zerocopy::transmute!(blocks)
+}
+
+/// The same block four times.
+#[inline]
+pub(super) fn repeat(block: [u8; 16]) -> __m512i {
+    four([block; 4])
+}
+
+/// The four blocks of a vector.
+#[inline]
+pub(super) fn blocks(vector: __m512i) -> [[u8; 16]; 4] {
+    zerocopy::transmute!(vector)
+}
+
+/// Nothing but zeroes.
+#[inline]
+pub(super) fn zero() -> __m512i {
+    repeat([0; 16])
+}
+
+/// The round keys of AES-256, each four times side by side.
+#[repr(C, align(64))]
+pub(super) struct Keys([__m512i; ROUND_KEYS]);
+
+impl Keys {
+    /// Expands a key for the machine that the proof is about.
+    pub(super) fn new(proof: Vaes512, key: &[u8; 32]) -> Self {
+        Self(Schedule::new(proof.into(), key).0.map(repeat))
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// AES-256 of every block (FIPS 197, section 5.1).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn encrypt<const N: usize>(Keys(keys): &Keys, vectors: &mut [__m512i; N]) {
+    let [first, middle @ .., last] = keys;
+    for vector in &mut *vectors {
+        *vector = _mm512_xor_si512(*vector, *first);
+    }
+    for key in middle {
+        for vector in &mut *vectors {
+            *vector = _mm512_aesenc_epi128(*vector, *key);
+        }
+    }
+    for vector in &mut *vectors {
+        *vector = _mm512_aesenclast_epi128(*vector, *last);
+    }
+}
+
+/// Four lines of four pages, turned: the first block of each page, the second of each, and so on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn turned([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab, cd) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
+    let (first, second) =
+        (_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
+    let (ab, cd) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d));
+    let (third, fourth) =
+        (_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
+    [first, second, third, fourth]
+}
+
+/// Swaps the bytes of the last word of each block, the one that counts, and of no other.
+const SWAP: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 14, 13, 12];
+
+/// The blocks of a page, counted: a counter of 32 bits, big-endian, at the end of each block. It
+/// is kept little-endian, which is how the machine adds.
+#[derive(Clone, Copy)]
+pub(super) struct Counter(__m512i);
+
+impl Counter {
+    /// The counters of a page's first line, from the counter of its first block.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn first(block: [u8; 16]) -> Self {
+        const STEPS: [[u32; 4]; 4] = [[0; 4], [0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 3]];
+        let turned = _mm512_shuffle_epi8(repeat(block), repeat(SWAP));
+        Self(_mm512_add_epi32(turned, zerocopy::transmute!(STEPS)))
+    }
+
+    /// The counters so many blocks further on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn plus(self, blocks: u32) -> Self {
+        Self(_mm512_add_epi32(self.0, zerocopy::transmute!([[0, 0, 0, blocks]; 4])))
+    }
+
+    /// The four counters as blocks.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn blocks(self) -> __m512i {
+        _mm512_shuffle_epi8(self.0, repeat(SWAP))
+    }
+}
+
+/// Writes a line: into the cache, or past it.
+///
+/// # Safety
+/// If `COLD`, the thread executes `sfence` before any other reads or writes the line.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) unsafe fn put<const COLD: bool>(line: &mut __m512i, vector: __m512i) {
+    if COLD {
+        // SAFETY: the line is ours to write and aligned; the caller sees to the fence.
+        unsafe { _mm512_stream_si512(line, vector) }
+    } else {
+        *line = vector;
+    }
+}
+
+/// Asks for a line, so that it is near when its turn comes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn prefetch(line: &__m512i) {
+    _mm_prefetch::<_MM_HINT_T1>(core::ptr::from_ref(line).cast());
+}
+
+/// The sum of two vectors in GF(2^128), block by block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn sum(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_xor_si512(a, b)
+}
