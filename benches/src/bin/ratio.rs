@@ -4,10 +4,12 @@
 //! median of the rounds' ratios. `ratio [--json] [--batch PAGES] [--pages PAGES] [--rounds N]`.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
-use benches::{Naive, key, open, pages, seal};
+use benches::candidate::{LIST_MAX, Work, same};
+use benches::measure::{median, thread_time};
+use benches::{Naive, id, key, lists, pages};
 use view_core::suite::siv_cmac_512::SivCmac512;
+use view_core::suite::{Landing, Tag};
 use view_core::{PAGE_SIZE, Page};
 
 struct Options {
@@ -28,6 +30,7 @@ struct Round {
 fn main() -> ExitCode {
     let Some(options) = options() else {
         eprintln!("usage: ratio [--json] [--batch PAGES] [--pages PAGES] [--rounds N]");
+        eprintln!("a batch has at most {LIST_MAX} pages");
         return ExitCode::from(2);
     };
     let rounds = measure(&options);
@@ -61,7 +64,7 @@ fn options() -> Option<Options> {
         let mut number = || words.next()?.parse().ok().filter(|&number: &usize| number > 0);
         match word.as_str() {
             "--json" => options.json = true,
-            "--batch" => options.batch = number()?,
+            "--batch" => options.batch = number().filter(|&batch| batch <= LIST_MAX)?,
             "--pages" => options.pages = number()?,
             "--rounds" => options.rounds = number()?,
             _ => return None,
@@ -77,30 +80,59 @@ fn measure(options: &Options) -> Vec<Round> {
     let mut opened = sealed.clone();
     let mut tags = vec![[0; 16]; options.pages];
     let mut round = || {
-        let seal = time(|| seal(&suite, options.batch, &plain, &mut sealed, &mut tags));
-        let mut genuine = false;
-        let open = time(|| genuine = open(&suite, options.batch, &sealed, &tags, &mut opened));
-        assert!(genuine && same(&plain, &opened), "what was sealed opens");
-        let naive_seal = time(|| naive.seal(&plain, &mut sealed, &mut tags));
-        let naive_open = time(|| genuine = naive.open(&sealed, &tags, &mut opened));
-        assert!(genuine && same(&plain, &opened), "what the peer sealed opens");
+        let seal = time(|| {
+            each_list(options.batch, &plain, &mut sealed, &mut tags, |work| {
+                lists::seal(&suite, id, work);
+            });
+        });
+        let mut genuine = true;
+        let open = time(|| {
+            each_list(options.batch, &sealed, &mut opened, &mut tags, |work| {
+                genuine &= lists::open(&suite, work);
+            });
+        });
+        assert!(genuine && all_same(&plain, &opened), "what was sealed opens");
+        let naive_seal = time(|| {
+            for (number, ((plain, sealed), tag)) in
+                (0..).zip(plain.iter().zip(&mut sealed).zip(&mut tags))
+            {
+                *tag = naive.seal(number, plain, sealed);
+            }
+        });
+        let naive_open = time(|| {
+            for (number, ((sealed, opened), tag)) in
+                (0..).zip(sealed.iter().zip(&mut opened).zip(&tags))
+            {
+                genuine &= naive.open(number, sealed, tag, opened);
+            }
+        });
+        assert!(genuine && all_same(&plain, &opened), "what the peer sealed opens");
         Round { seal, open, naive_seal, naive_open }
     };
     round(); // warm
     (0..options.rounds).map(|_| round()).collect()
 }
 
+/// Hands over the pages list by list.
+fn each_list(
+    batch: usize,
+    from: &[Page],
+    to: &mut [Page],
+    tags: &mut [Tag],
+    mut call: impl FnMut(Work<'_>),
+) {
+    let lists = from.chunks(batch).zip(to.chunks_mut(batch)).zip(tags.chunks_mut(batch));
+    for (first, ((from, to), tags)) in (0..).step_by(batch).zip(lists) {
+        call(Work { first, from, to, tags, landing: Landing::Hot });
+    }
+}
+
 fn time(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
+    let start = thread_time();
     work();
-    start.elapsed().as_secs_f64()
+    thread_time() - start
 }
 
-fn same(a: &[Page], b: &[Page]) -> bool {
-    a.iter().zip(b).all(|(a, b)| a.bytes() == b.bytes())
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
+fn all_same(a: &[Page], b: &[Page]) -> bool {
+    a.iter().zip(b).all(|(a, b)| same(a, b))
 }

@@ -1,0 +1,134 @@
+//! Our suites as candidates, and with them the naive peer and the copies that all are held against.
+
+use core::hint::black_box;
+
+use view_core::suite::siv_cmac_512::SivCmac512;
+use view_core::suite::{Backend, Landing, PageCipher, PageId, SealJob, Tag};
+use view_core::{Page, Version};
+
+use crate::candidate::{Candidate, Each, Outcome, PageByPage, Takes, Work, same};
+use crate::lists::{open, open_one, seal};
+use crate::naive::Naive;
+use crate::{id, key};
+
+/// The copies, every suite of ours, and the naive peer.
+pub fn ours() -> Vec<Box<dyn Candidate>> {
+    let portable = SivCmac512::with_backend(&key(), Backend::Portable).expect("runs everywhere");
+    vec![
+        Box::new(Each("memcpy", Memcpy)),
+        forgiving("siv-cmac-512-seal", SivCmac512::new(&key())),
+        Box::new(Opener { cipher: SivCmac512::new(&key()), genuine: false }),
+        forgiving("siv-cmac-512-portable", portable),
+        Box::new(Each("naive-ctr-cmac", Naive::new(&key()))),
+    ]
+}
+
+/// What no candidate can pass, for want of registers and not of memory: no pages are touched.
+pub fn limits() -> Vec<Box<dyn Candidate>> {
+    vec![]
+}
+
+/// One call of libc's `memcpy` a page. The compiler is not told that pages follow each other, or
+/// it would make one copy of the whole list.
+struct Memcpy;
+
+impl PageByPage for Memcpy {
+    fn seal(&mut self, _: u64, plain: &Page, sealed: &mut Page) -> Tag {
+        let (from, to) = (plain.bytes().as_slice(), sealed.bytes_mut().as_mut_slice());
+        black_box(to).copy_from_slice(black_box(from));
+        [0; 16]
+    }
+
+    fn open(&mut self, number: u64, sealed: &Page, _: &Tag, plain: &mut Page) -> bool {
+        self.seal(number, sealed, plain);
+        true
+    }
+}
+
+/// A suite that seals lists.
+struct Sealer<C, N> {
+    name: &'static str,
+    cipher: C,
+    /// Makes of an id what the suite wants of it.
+    sealed_as: N,
+    /// The first page of the last call, and its version.
+    last: (u64, u64),
+    /// From page to page, versions of a sequence count up by one and those of [`id`] by none.
+    step: u64,
+}
+
+/// A suite that takes the versions of [`id`].
+fn forgiving<C>(name: &'static str, cipher: C) -> Box<dyn Candidate>
+where
+    C: PageCipher<Id = PageId> + Send + 'static,
+{
+    Box::new(Sealer { name, cipher, sealed_as: |id| id, last: (0, 0), step: 0 })
+}
+
+impl<C, N> Candidate for Sealer<C, N>
+where
+    C: PageCipher + Send,
+    N: FnMut(PageId) -> C::Id + Send,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Plain
+    }
+
+    fn run(&mut self, work: Work<'_>) {
+        let first = work.first;
+        let sealed_as = |number| (self.sealed_as)(id(number));
+        if let Some(id) = seal(&self.cipher, sealed_as, work) {
+            self.last = (first, id.version.number());
+        }
+    }
+
+    fn right(&mut self, page: Outcome<'_>) -> bool {
+        let (first, version) = self.last;
+        let version = version + (page.number - first) * self.step;
+        let id = PageId { version: Version::new(version).expect("small"), ..id(page.number) };
+        let mut plain = Page::zeroed();
+        open_one(&self.cipher, id, page.to, page.tag, &mut plain) && same(&plain, page.from)
+    }
+}
+
+/// The default suite the other way.
+struct Opener {
+    cipher: SivCmac512,
+    genuine: bool,
+}
+
+impl Candidate for Opener {
+    fn name(&self) -> &'static str {
+        "siv-cmac-512-open"
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Sealed
+    }
+
+    fn run(&mut self, work: Work<'_>) {
+        self.genuine = open(&self.cipher, work);
+    }
+
+    fn right(&mut self, page: Outcome<'_>) -> bool {
+        let mut sealed = Page::zeroed();
+        let mut job = [SealJob::new(id(page.number), page.to, &mut sealed)];
+        self.cipher.seal(&mut job, Landing::Hot);
+        let tag = job[0].tag();
+        self.genuine && tag == *page.tag && same(&sealed, page.from)
+    }
+}
+
+impl PageByPage for Naive {
+    fn seal(&mut self, number: u64, plain: &Page, sealed: &mut Page) -> Tag {
+        Self::seal(self, number, plain, sealed)
+    }
+
+    fn open(&mut self, number: u64, sealed: &Page, tag: &Tag, plain: &mut Page) -> bool {
+        Self::open(self, number, sealed, tag, plain)
+    }
+}
