@@ -8,6 +8,7 @@ mod naive;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
+mod plot;
 pub mod report;
 
 use view_core::key::SivKey;
@@ -19,6 +20,7 @@ pub use naive::Naive;
 pub use ours::{limits, ours};
 #[cfg(feature = "peers")]
 pub use peers::{TWINS, peers};
+pub use plot::plot;
 
 /// A key like any other.
 pub fn key() -> SivKey {
