@@ -52,6 +52,11 @@ impl<'a, Id: Borrow<PageId>> SealJob<'a, Id> {
         self.plain
     }
 
+    /// For suites: the sealed bytes so far.
+    pub const fn sealed(&self) -> &Page {
+        self.sealed
+    }
+
     /// For suites: what to read and where to write.
     pub const fn pages(&mut self) -> (&'a Page, &mut Page) {
         (self.plain, self.sealed)

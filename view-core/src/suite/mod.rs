@@ -5,8 +5,11 @@
 //! copies once into staging pages of its own (spec/invariants.md, I6).
 
 mod backend;
+pub mod ctr_cmac;
 mod job;
 mod lanes;
+mod pmac;
+pub mod pmac_siv_512;
 pub mod sequence;
 pub mod siv;
 pub mod siv_cmac_512;

@@ -5,6 +5,9 @@
 //! entering a function that is compiled for more than the machine may have. The last takes a proof
 //! that the machine was asked: [`Vaes512`], [`Vaes256`] or [`AesNi`].
 
+mod chains;
+pub(super) mod ctr_cmac_vaes512;
+pub(super) mod pmac_vaes512;
 mod schedule;
 pub(super) mod siv_vaes512;
 mod zmm;

@@ -1,0 +1,218 @@
+//! CTR and CMAC with VAES at 512 bits, fused: each line of a page is read and written once.
+//!
+//! Thirty-two pages are the lanes, four to a vector, because a CBC-MAC waits for its own last step.
+//! CTR does not wait for anything, so its blocks fill what the chains leave idle.
+
+use core::arch::x86_64::{__m512i, _mm_sfence};
+
+use zeroize::{Zeroize, optimization_barrier};
+
+use super::Vaes512;
+use super::chains::{absorb, encrypt_one, lanes};
+use super::zmm::{
+    Counter, Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat,
+    sum, turned, zero,
+};
+use crate::key::SivKey;
+use crate::suite::ctr_cmac::{CtrCmac, counter};
+use crate::suite::sequence::Once;
+use crate::suite::siv_cmac_512::Subkeys;
+use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob};
+
+/// Pages that are worked on at once, at most: eight vectors of four.
+const GROUP: usize = 32;
+
+/// The key, expanded for this kernel. It exists only where the machine can run it.
+pub(in crate::suite) struct Kernel {
+    mac: Keys,
+    ctr: Keys,
+    subkeys: Subkeys,
+}
+
+impl Kernel {
+    pub(in crate::suite) fn new(proof: Vaes512, key: &SivKey) -> Self {
+        let [mac, ctr]: &[[u8; 32]; 2] = zerocopy::transmute_ref!(key.expose());
+        let (mac, ctr) = (Keys::new(proof, mac), Keys::new(proof, ctr));
+        // SAFETY: the proof says that the machine has what this is compiled for.
+        let subkeys = Subkeys::new(|block| unsafe { encrypt_one(&mac, block) });
+        Self { mac, ctr, subkeys }
+    }
+
+    pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
+        match landing {
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
+            Landing::Hot => unsafe { run::<SealJob<'_, Once>, false>(self, jobs) },
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
+            Landing::Cold => unsafe { run::<SealJob<'_, Once>, true>(self, jobs) },
+        }
+    }
+
+    pub(in crate::suite) fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
+        match landing {
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
+            Landing::Hot => unsafe { run::<OpenJob<'_>, false>(self, jobs) },
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
+            Landing::Cold => unsafe { run::<OpenJob<'_>, true>(self, jobs) },
+        }
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.subkeys.zeroize(); // the keys wipe themselves
+    }
+}
+
+/// A page to seal or to open: the two differ in which side of CTR is authenticated.
+trait Job {
+    /// Whether what is read is authenticated, and not what is written.
+    const OPENS: bool;
+    fn id(&self) -> &PageId;
+    fn from(&self) -> &Lines;
+    fn pages(&mut self) -> (&Lines, &mut Lines);
+    fn settle(&mut self, tag: [u8; 16]);
+}
+
+impl Job for SealJob<'_, Once> {
+    const OPENS: bool = false;
+
+    fn id(&self) -> &PageId {
+        self.id()
+    }
+
+    fn from(&self) -> &Lines {
+        lines(self.plain())
+    }
+
+    fn pages(&mut self) -> (&Lines, &mut Lines) {
+        let (plain, sealed) = self.pages();
+        (lines(plain), lines_mut(sealed))
+    }
+
+    fn settle(&mut self, tag: [u8; 16]) {
+        self.settle(tag);
+    }
+}
+
+impl Job for OpenJob<'_> {
+    const OPENS: bool = true;
+
+    fn id(&self) -> &PageId {
+        self.id()
+    }
+
+    fn from(&self) -> &Lines {
+        lines(self.sealed())
+    }
+
+    fn pages(&mut self) -> (&Lines, &mut Lines) {
+        let (sealed, plain) = self.pages();
+        (lines(sealed), lines_mut(plain))
+    }
+
+    fn settle(&mut self, tag: [u8; 16]) {
+        self.settle(&tag);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn run<J: Job, const COLD: bool>(kernel: &Kernel, jobs: &mut [J]) {
+    let mut groups = jobs.chunks_mut(GROUP);
+    let mut turn = groups.next();
+    while let Some(group) = turn {
+        turn = groups.next();
+        let next = turn.as_deref().unwrap_or_default();
+        match group.len() {
+            0..=4 => run_group::<J, 1, COLD>(kernel, group, next),
+            5..=8 => run_group::<J, 2, COLD>(kernel, group, next),
+            9..=16 => run_group::<J, 4, COLD>(kernel, group, next),
+            _ => run_group::<J, 8, COLD>(kernel, group, next),
+        }
+    }
+}
+
+/// Up to four times `G` pages: bytes and tags in one pass.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn run_group<J: Job, const G: usize, const COLD: bool>(
+    kernel: &Kernel,
+    group: &mut [J],
+    next: &[J],
+) {
+    let tags = {
+        let Some(first) = group.first() else { return };
+        let first = *first.id();
+        let ids = lanes(|lane| group.get(lane).map_or(first, |job| *job.id()));
+        let mut jobs = group.iter_mut();
+        let pages = lanes(|lane| {
+            let (from, to) = jobs.next()?.pages();
+            Some((from, to, next.get(lane).map_or(from, J::from)))
+        });
+        pass::<J, G, COLD>(kernel, &ids, pages)
+    };
+    if COLD {
+        _mm_sfence(); // before anyone else reads, and before a page that is not genuine is wiped
+    }
+    for (job, tag) in group.iter_mut().zip(tags.map(blocks).as_flattened()) {
+        job.settle(*tag);
+    }
+}
+
+/// A lane's page: from where, to where, and the page that comes a group later.
+type Lane<'a> = Option<(&'a Lines, &'a mut Lines, &'a Lines)>;
+
+/// CTR over every lane's page, and the CMAC of its associated data and of its sealed side.
+///
+/// If `COLD`, the caller fences before it reads or writes the pages.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[expect(clippy::indexing_slicing, reason = "a line of LINES, a vector of G")]
+fn pass<J: Job, const G: usize, const COLD: bool>(
+    kernel: &Kernel,
+    ids: &[[PageId; 4]; G],
+    mut pages: [[Lane<'_>; 4]; G],
+) -> [__m512i; G] {
+    let (mut state, ends) = (begun(kernel, ids), [repeat(kernel.subkeys.k1); G]);
+    let mut counts = [[Counter::first([0; 16]); 4]; G];
+    for (count, id) in counts.as_flattened_mut().iter_mut().zip(ids.as_flattened()) {
+        *count = Counter::first(counter(id));
+    }
+    let (mut tile, mut blocks_before) = ([[zero(); G]; 4], 0);
+    for line in 0..LINES {
+        for (vector, (pages, counts)) in pages.iter_mut().zip(&counts).enumerate() {
+            let mut four = counts.map(|count| count.plus(blocks_before).blocks());
+            encrypt(&kernel.ctr, &mut four);
+            for (stream, page) in four.iter_mut().zip(pages) {
+                if let Some((from, to, ahead)) = page {
+                    let (before, after) = (from[line], sum(*stream, from[line]));
+                    // SAFETY: the caller fences if this is cold.
+                    unsafe { put::<COLD>(&mut to[line], after) };
+                    prefetch(&ahead[line]);
+                    *stream = if J::OPENS { before } else { after };
+                }
+            }
+            for (row, block) in tile.iter_mut().zip(turned(four)) {
+                row[vector] = block;
+            }
+        }
+        blocks_before = blocks_before.wrapping_add(4);
+        absorb(&kernel.mac, &mut state, &mut tile, &ends, line);
+    }
+    tile = [[zero(); G]; 4];
+    optimization_barrier(&tile);
+    state
+}
+
+/// Every lane's chain after its associated data, two blocks of it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn begun<const G: usize>(kernel: &Kernel, ids: &[[PageId; 4]; G]) -> [__m512i; G] {
+    let data: [[[[u8; 16]; 2]; 4]; G] =
+        ids.map(|ids| ids.map(|id| zerocopy::transmute!(id.associated_data(CtrCmac::SUITE))));
+    let mut state = data.map(|four_pages| four(four_pages.map(|[first, _]| first)));
+    encrypt(&kernel.mac, &mut state);
+    for (state, four_pages) in state.iter_mut().zip(data) {
+        *state = sum(*state, four(four_pages.map(|[_, second]| second)));
+    }
+    encrypt(&kernel.mac, &mut state);
+    state
+}
