@@ -2,6 +2,9 @@
 
 use core::hint::black_box;
 
+use view_core::suite::ctr_cmac::CtrCmac;
+use view_core::suite::pmac_siv_512::PmacSiv512;
+use view_core::suite::sequence::{Once, Sequence};
 use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{Backend, Landing, PageCipher, PageId, SealJob, Tag};
 use view_core::{Page, Version};
@@ -19,6 +22,8 @@ pub fn ours() -> Vec<Box<dyn Candidate>> {
         forgiving("siv-cmac-512-seal", SivCmac512::new(&key())),
         Box::new(Opener { cipher: SivCmac512::new(&key()), genuine: false }),
         forgiving("siv-cmac-512-portable", portable),
+        forgiving("pmac-siv-512", PmacSiv512::new(&key())),
+        once("ctr-cmac", CtrCmac::new(key())),
         Box::new(Each("naive-ctr-cmac", Naive::new(&key()))),
     ]
 }
@@ -63,6 +68,15 @@ where
     C: PageCipher<Id = PageId> + Send + 'static,
 {
     Box::new(Sealer { name, cipher, sealed_as: |id| id, last: (0, 0), step: 0 })
+}
+
+/// A suite that takes versions of its own sequence.
+fn once<C>(name: &'static str, (cipher, mut sequence): (C, Sequence)) -> Box<dyn Candidate>
+where
+    C: PageCipher<Id = Once> + Send + 'static,
+{
+    let sealed_as = move |id| sequence.next(id).expect("a key is good for 2^40 pages").0;
+    Box::new(Sealer { name, cipher, sealed_as, last: (0, 0), step: 1 })
 }
 
 impl<C, N> Candidate for Sealer<C, N>
