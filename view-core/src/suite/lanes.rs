@@ -1,8 +1,8 @@
-//! Pages as lanes: the suites of CTR and CMAC over lists, without a line that depends on the machine.
+//! Pages as lanes: suites of CTR and CMAC over lists, without a line that depends on the machine.
 //!
 //! A CBC-MAC waits for itself from block to block, so the pages of a list are the lanes: one block
-//! of every page per step, as many steps side by side as the cipher's own backend has room for. This
-//! is what runs where no kernel of ours fits, and what every kernel is held against.
+//! of every page per step, as many steps side by side as the cipher's own backend has room for.
+//! This is what runs where no kernel of ours fits, and what every kernel is held against.
 
 use core::borrow::Borrow;
 use core::marker::PhantomData;

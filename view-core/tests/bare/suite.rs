@@ -1,4 +1,4 @@
-//! The core with its default suite, its keys, and an image written and read back.
+//! The core with its suites, its keys, and an image written and read back.
 #![no_std]
 #![no_main]
 
@@ -8,12 +8,17 @@ mod sys;
 use core::hint::black_box;
 
 use view_core::image::{HEADER_SIZE, Header, ImageReader, ImageWriter, Record};
-use view_core::key::{RootKey, Salt};
+use view_core::key::{RootKey, Salt, SivKey};
+use view_core::suite::ctr_cmac::CtrCmac;
+use view_core::suite::pmac_siv_512::PmacSiv512;
 use view_core::suite::siv::Siv512;
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{PageCipher, Stream};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream};
 use view_core::whitelist::{Leases, RestoredImage, RestoredPage, Rule};
-use view_core::{Epoch, Frames, Gfn, PageState, Receipt, Slot, Vm, VmConfig, VmId, VmNumber};
+use view_core::{
+    Epoch, Frames, Gfn, MaskId, Page, PageKind, PageState, Perm, Receipt, Slot, Version, Vm,
+    VmConfig, VmId, VmNumber,
+};
 
 static SLOTS: [Slot; 2] = [const { Slot::new() }; 2];
 
@@ -46,7 +51,33 @@ fn main() -> Option<()> {
     let mut text = black_box([1; 33]);
     let tag = siv.seal(&[b"bare"], &mut text);
     siv.open(&[b"bare"], &mut text, &tag).ok()?;
-    (text == [1; 33]).then_some(())
+    (text == [1; 33]).then_some(())?;
+    others(&key.siv(Stream::View.id()))
+}
+
+/// The other suites of the same key, a list sealed and opened again.
+fn others(key: &SivKey) -> Option<()> {
+    round_trip(&PmacSiv512::new(key), Some)?;
+    let (ctr_cmac, mut sequence) = CtrCmac::new(key.clone());
+    round_trip(&ctr_cmac, |id| sequence.next(id).ok().map(|(once, _)| once))
+}
+
+fn round_trip<C: PageCipher>(
+    cipher: &C,
+    mut id: impl FnMut(PageId) -> Option<C::Id>,
+) -> Option<()> {
+    let (plain, mut sealed, mut opened) = (Page::zeroed(), Page::zeroed(), Page::zeroed());
+    let (gfn, version) = (Gfn::new(black_box(3)).ok()?, Version::ZERO);
+    let (kind, perm, mask) = (PageKind::MEMORY, Perm::Read, MaskId::ALL);
+    let (epoch, stream, excluded) = (Epoch(1), Stream::View, false);
+    let id = id(PageId { gfn, version, epoch, kind, perm, mask, stream, excluded })?;
+    let mut jobs = [SealJob::new(id, black_box(&plain), &mut sealed)];
+    cipher.seal(black_box(&mut jobs[..]), black_box(Landing::Cold));
+    let [(id, tag)] = jobs.map(|job| (*job.id(), job.tag()));
+    let mut jobs = [OpenJob::new(id, black_box(&sealed), tag, &mut opened)];
+    cipher.open(black_box(&mut jobs[..]), black_box(Landing::Hot));
+    let [job] = jobs;
+    (job.genuine() && job.plain().bytes() == plain.bytes()).then_some(())
 }
 
 /// The page that was open when it was sealed may be opened again.

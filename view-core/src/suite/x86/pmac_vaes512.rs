@@ -158,11 +158,7 @@ fn ask_for<const COLD: bool>(from: &Lines, to: &Lines) {
 
 /// Up to four pages: their tags, then their bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn seal_group<const COLD: bool>(
-    kernel: &Kernel,
-    group: &mut [SealJob<'_>],
-    next: &[SealJob<'_>],
-) {
+fn seal_group<const COLD: bool>(kernel: &Kernel, group: &mut [SealJob<'_>], next: &[SealJob<'_>]) {
     let Some(first) = group.first() else { return };
     let first = *first.id();
     let ends = ends(kernel, |lane| group.get(lane).map_or(first, |job| *job.id()));
@@ -287,11 +283,7 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
 
 /// Up to four pages: bytes and tags in one pass.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn open_group<const COLD: bool>(
-    kernel: &Kernel,
-    group: &mut [OpenJob<'_>],
-    next: &[OpenJob<'_>],
-) {
+fn open_group<const COLD: bool>(kernel: &Kernel, group: &mut [OpenJob<'_>], next: &[OpenJob<'_>]) {
     let Some(first) = group.first() else { return };
     let first = *first.id();
     let ends = ends(kernel, |lane| group.get(lane).map_or(first, |job| *job.id()));
