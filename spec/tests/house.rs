@@ -26,8 +26,19 @@ const IMPORTS: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// What the core itself may be made of.
-const CORE_IMPORTS: &[&str] =
-    &["aes", "bitvec", "cipher", "cmac", "ctr", "heapless", "subtle", "zerocopy", "zeroize"];
+const CORE_IMPORTS: &[&str] = &[
+    "aes",
+    "bitvec",
+    "cipher",
+    "cmac",
+    "cpufeatures",
+    "ctr",
+    "ghash",
+    "heapless",
+    "subtle",
+    "zerocopy",
+    "zeroize",
+];
 
 /// What those are made of in turn. Whatever else turns up is trusted with every guest's secrets.
 const CORE_CLOSURE: &[&str] = &[
@@ -44,11 +55,13 @@ const CORE_CLOSURE: &[&str] = &[
     "ctutils",
     "dbl",
     "digest",
+    "ghash", // the tag of GCM, and what it is made of
     "hash32",
     "heapless",
     "hybrid-array",
     "inout",
     "libc",
+    "polyval",
     "proc-macro2",
     "quote",
     "rand_core", // asked for by tests alone; the lock file joins all features
@@ -57,6 +70,7 @@ const CORE_CLOSURE: &[&str] = &[
     "syn",
     "typenum",
     "unicode-ident",
+    "universal-hash",
     "zerocopy",
     "zerocopy-derive",
     "zeroize",
@@ -64,8 +78,18 @@ const CORE_CLOSURE: &[&str] = &[
 ];
 
 /// No frontend seals a page past the core.
-const CIPHERS: &[&str] =
-    &["aes", "aes-gcm", "aes-gcm-siv", "aes-siv", "chacha20", "cipher", "cmac", "ctr", "xts-mode"];
+const CIPHERS: &[&str] = &[
+    "aegis",
+    "aes",
+    "aes-gcm",
+    "aes-gcm-siv",
+    "aes-siv",
+    "chacha20",
+    "cipher",
+    "cmac",
+    "ctr",
+    "xts-mode",
+];
 
 /// Under the GPL, in whole or in part; deny.toml judges all others by what they say themselves.
 const BANNED: &[&str] = &["elfutils", "gmp-mpfr-sys", "libbpf-cargo", "readline", "rug", "xen"];

