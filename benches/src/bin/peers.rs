@@ -31,6 +31,9 @@ struct Options {
 /// Of the cold area: 256 MiB to read, 256 MiB to write, and as much that is sealed.
 const PAGES: usize = 1 << 16;
 
+/// How often each kind of memory has its turn, so that no quarter of a minute decides about one.
+const PASSES: u32 = 3;
+
 /// The peers that have a line in the plot.
 const PLOTTED: [&str; 2] = ["aws-lc-aes-256-gcm", "aws-lc-aes-256-gcm-siv"];
 
@@ -62,26 +65,34 @@ fn seconds(word: &str) -> Result<f64, String> {
 }
 
 fn measure(seconds: f64) -> Report {
-    let share = |of: f64| Duration::from_secs_f64(seconds * of);
+    let share = |of: f64| Duration::from_secs_f64(seconds * of / f64::from(PASSES));
     let mut dice = Dice::new(0x5eed_0001);
-    let mut all: Vec<Box<dyn Candidate>> = ours();
-    all.extend(peers());
+    let (mut all, mut plotted, mut cached) = (everyone(), plotted(), cached());
     said("checking everyone");
     prove(&mut all, TWINS);
     said("making pages");
     let mut area = Area::new(PAGES);
-    said("cold");
-    let cold = cold(&mut all, &mut area, share(0.35), &mut dice);
-    said("single pages");
-    let single_page = single_page(&mut all, &mut area, share(0.1), &mut dice);
-    said("lists of every length");
-    let by_batch = by_batch(&mut plotted(), &mut area, share(0.25), &mut dice);
+    let pass = |pass| {
+        said(&format!("measuring, {} of {PASSES}", pass + 1));
+        [
+            cold(&mut all, &mut area, share(0.35), &mut dice),
+            single_page(&mut all, &mut area, share(0.1), &mut dice),
+            by_batch(&mut plotted, &mut area, share(0.25), &mut dice),
+            l2(&mut cached, share(0.1), &mut dice),
+        ]
+    };
+    let [cold, single_page, by_batch, l2] = (0..PASSES)
+        .map(pass)
+        .reduce(|[a, b, c, d], [e, f, g, h]| [a.join(e), b.join(f), c.join(g), d.join(h)])
+        .expect("there is a pass");
     drop(area);
-    said("L2");
-    let l2 = l2(&mut cached(all), share(0.1), &mut dice);
-    said("two cores");
-    let two_cores = two_cores(ours, PAGES / 2, share(0.2));
+    said("measuring, two cores");
+    let two_cores = two_cores(ours, PAGES / 2, share(0.2) * PASSES);
     Report { cold, l2, single_page, two_cores, by_batch, pages: PAGES }
+}
+
+fn everyone() -> Vec<Box<dyn Candidate>> {
+    ours().into_iter().chain(peers()).collect()
 }
 
 fn plotted() -> Box<Field> {
@@ -90,8 +101,8 @@ fn plotted() -> Box<Field> {
 }
 
 /// A copy past the cache has nothing to say about the cache; what registers allow has.
-fn cached(all: Vec<Box<dyn Candidate>>) -> Box<Field> {
-    let inside = all.into_iter().filter(|candidate| candidate.name() != "nt-copy");
+fn cached() -> Box<Field> {
+    let inside = everyone().into_iter().filter(|candidate| candidate.name() != "nt-copy");
     inside.chain(limits()).collect()
 }
 

@@ -80,6 +80,16 @@ impl Rounds {
         Self { names, times }
     }
 
+    /// These rounds, and more of the same names.
+    #[must_use]
+    pub fn join(mut self, more: Self) -> Self {
+        assert_eq!(self.names, more.names, "everyone takes part in every round");
+        for (times, more) in self.times.iter_mut().zip(more.times) {
+            times.extend(more);
+        }
+        self
+    }
+
     /// Who took part.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
@@ -137,6 +147,7 @@ mod tests {
         assert_eq!(rounds.times_as_fast("quick", "nobody"), None);
         assert_eq!(rounds.micros("slow"), Some(2.0));
         assert_eq!(rounds.gbps("quick"), Some(4.096));
+        assert_eq!(rounds.clone().join(rounds).count(), 2 * ROUNDS_MIN);
     }
 
     #[test]
