@@ -8,8 +8,12 @@ mod sys;
 use core::hint::black_box;
 
 use view_core::image::{HEADER_SIZE, Header, ImageReader, ImageWriter, Record};
-use view_core::key::{RootKey, Salt, SivKey};
+use view_core::key::{EpochKey, RootKey, Salt, SivKey};
+use view_core::suite::aegis::AegisX4;
+use view_core::suite::aegis_128x4::Aegis128X4;
+use view_core::suite::aes_256_gcm::Aes256Gcm;
 use view_core::suite::ctr_cmac::CtrCmac;
+use view_core::suite::gcm::Gcm256;
 use view_core::suite::pmac_siv_512::PmacSiv512;
 use view_core::suite::siv::Siv512;
 use view_core::suite::siv_cmac_512::SivCmac512;
@@ -52,7 +56,8 @@ fn main() -> Option<()> {
     let tag = siv.seal(&[b"bare"], &mut text);
     siv.open(&[b"bare"], &mut text, &tag).ok()?;
     (text == [1; 33]).then_some(())?;
-    others(&key.siv(Stream::View.id()))
+    others(&key.siv(Stream::View.id()))?;
+    bulk(&key, &mut text)
 }
 
 /// The other suites of the same key, a list sealed and opened again.
@@ -60,6 +65,22 @@ fn others(key: &SivKey) -> Option<()> {
     round_trip(&PmacSiv512::new(key), Some)?;
     let (ctr_cmac, mut sequence) = CtrCmac::new(key.clone());
     round_trip(&ctr_cmac, |id| sequence.next(id).ok().map(|(once, _)| once))
+}
+
+/// The suites that seal each version once and in one pass, and what they are made of.
+fn bulk(key: &EpochKey, text: &mut [u8; 33]) -> Option<()> {
+    let (gcm, mut sequence) = Aes256Gcm::new(key.gcm(Stream::View.id()));
+    round_trip(&gcm, |id| sequence.next(id).ok().map(|(once, _)| once))?;
+    let (aegis, mut sequence) = Aegis128X4::new(key.aegis(Stream::View.id()));
+    round_trip(&aegis, |id| sequence.next(id).ok().map(|(once, _)| once))?;
+    let plain = *text;
+    let general = Gcm256::new(black_box(&[8; 32]));
+    let tag = general.seal(&[9; 12], black_box(&b"bare"[..]), black_box(&mut text[..])).ok()?;
+    general.open(&[9; 12], b"bare", text, &tag).ok()?;
+    let general = AegisX4::new(black_box(&[8; 16]));
+    let tag = general.seal(&[9; 16], black_box(&b"bare"[..]), black_box(&mut text[..]));
+    general.open(&[9; 16], b"bare", text, &tag).ok()?;
+    (*text == plain).then_some(())
 }
 
 fn round_trip<C: PageCipher>(
