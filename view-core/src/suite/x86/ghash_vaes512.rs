@@ -2,9 +2,8 @@
 //! key that they are multiplied by.
 //!
 //! Blocks are turned end to end, so that GHASH becomes POLYVAL, whose bits are in the machine's
-//! order (RFC 8452, appendix A). Products are summed before they are reduced, in the two halves of
-//! eprint 2025/2171: for the factor `[h1 : h0]` there is `d = [h0 : h1] + h0 * p`, and a product of
-//! `[m1 : m0]` is `r + f1 + x^64 f0 + p f0` of `r = m0 d1 + m1 h1` and `f = m0 d0 + m1 h0`.
+//! order (RFC 8452, appendix A). Products are summed before they are reduced, and are Karatsuba's:
+//! three multiplications a line, which cost more than all the rest, and not four.
 
 use core::arch::x86_64::{
     __m512i, _mm512_clmulepi64_epi128, _mm512_maskz_mov_epi64, _mm512_shuffle_epi8,
@@ -21,11 +20,11 @@ pub(super) const STEP: usize = 8;
 /// The polynomial of POLYVAL without its ends, `x^63 + x^62 + x^57`, in both halves of every block.
 const POLYNOMIAL: [[u64; 2]; 4] = [[0xc200_0000_0000_0000; 2]; 4];
 
-/// A factor for each of four blocks, and what was computed of it.
+/// A factor for each of four blocks, and the sum of its halves in either half.
 #[derive(Clone, Copy, Zeroize)]
 pub(super) struct Power {
     h: __m512i,
-    d: __m512i,
+    halves: __m512i,
 }
 
 /// The powers of the key that a page takes: as secret as the key.
@@ -65,54 +64,61 @@ impl Power {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn of(h: __m512i) -> Self {
-        let low = _mm512_clmulepi64_epi128::<0x00>(h, zerocopy::transmute!(POLYNOMIAL));
-        Self { h, d: sum(_mm512_shuffle_epi32::<0x4e>(h), low) }
+        Self { h, halves: sum(h, swapped(h)) }
     }
 }
 
 /// Products, summed and not yet reduced.
 #[derive(Clone, Copy)]
 pub(super) struct Products {
-    r: __m512i,
-    f: __m512i,
+    low: __m512i,
+    middle: __m512i,
+    high: __m512i,
 }
 
 impl Products {
     #[inline]
     pub(super) fn none() -> Self {
-        Self { r: zero(), f: zero() }
+        Self { low: zero(), middle: zero(), high: zero() }
     }
 
     /// Adds the product of each block.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    pub(super) fn add(&mut self, m: __m512i, Power { h, d }: &Power) {
-        self.r = sum3(
-            self.r,
-            _mm512_clmulepi64_epi128::<0x10>(m, *d),
-            _mm512_clmulepi64_epi128::<0x11>(m, *h),
-        );
-        self.f = sum3(
-            self.f,
-            _mm512_clmulepi64_epi128::<0x00>(m, *d),
-            _mm512_clmulepi64_epi128::<0x01>(m, *h),
-        );
+    pub(super) fn add(&mut self, blocks: __m512i, Power { h, halves }: &Power) {
+        let both = sum(blocks, swapped(blocks));
+        self.low = sum(self.low, _mm512_clmulepi64_epi128::<0x00>(blocks, *h));
+        self.middle = sum(self.middle, _mm512_clmulepi64_epi128::<0x00>(both, *halves));
+        self.high = sum(self.high, _mm512_clmulepi64_epi128::<0x11>(blocks, *h));
     }
 
-    /// The four sums.
+    /// The four sums, divided by x^128 as POLYVAL has it: twice the lower half is made zero by
+    /// adding a multiple of the polynomial.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     pub(super) fn reduced(self) -> __m512i {
-        let low = _mm512_clmulepi64_epi128::<0x00>(self.f, zerocopy::transmute!(POLYNOMIAL));
-        sum3(self.r, _mm512_shuffle_epi32::<0x4e>(self.f), low)
+        let polynomial = zerocopy::transmute!(POLYNOMIAL);
+        let Self { low, middle, high } = self;
+        let middle = sum3(middle, low, high);
+        let multiple = _mm512_clmulepi64_epi128::<0x00>(low, polynomial);
+        let middle = sum3(middle, swapped(low), multiple);
+        let multiple = _mm512_clmulepi64_epi128::<0x00>(middle, polynomial);
+        sum3(high, swapped(middle), multiple)
     }
+}
+
+/// The halves of every block, changed over.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn swapped(vector: __m512i) -> __m512i {
+    _mm512_shuffle_epi32::<0x4e>(vector)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn product(m: __m512i, power: &Power) -> __m512i {
+fn product(blocks: __m512i, power: &Power) -> __m512i {
     let mut products = Products::none();
-    products.add(m, power);
+    products.add(blocks, power);
     products.reduced()
 }
 
