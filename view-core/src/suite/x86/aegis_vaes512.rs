@@ -1,14 +1,17 @@
 //! AEGIS-128X4 with VAES at 512 bits: a vector is one block of each of the four lanes, and two
 //! pages are under way at once.
 //!
-//! A state waits for itself once a round, about as long as the rounds of two pages take to issue.
+//! A state waits for itself once a round, about as long as the rounds of two pages take to issue. A
+//! third of the rounds touch no page; lines of pages to come are asked for in all of them, so that
+//! the memory is not left idle.
 
 use core::arch::x86_64::{__m512i, _mm_sfence, _mm512_aesenc_epi128, _mm512_ternarylogic_epi64};
+use core::slice::Iter;
 
 use super::Vaes512;
 use super::ghash_vaes512::{folded, sum3};
-use super::pass::{Pass, ahead};
-use super::zmm::{Lines, blocks, four, lines, lines_mut, prefetch, put, repeat, sum, zero};
+use super::pass::{Pass, ahead, want};
+use super::zmm::{LINES, Lines, blocks, four, lines, lines_mut, put, repeat, sum, zero};
 use crate::key::AegisKey;
 use crate::suite::aegis::{CONSTANTS, CONTEXTS, STEPS_AFTER, STEPS_BEFORE};
 use crate::suite::aegis_128x4::{Aegis128X4, nonce};
@@ -113,40 +116,43 @@ fn pages<'a, J: Pass<'a>, const N: usize, const COLD: bool>(
     next: [Option<&Lines>; N],
 ) -> [Tag; N] {
     let ids = jobs.each_ref().map(|job| *job.id());
-    let mut states = begin(key, &ids);
-    let mut next = next.into_iter();
+    let mut next = next.map(|page| page.map(|lines| lines.iter()).unwrap_or_default());
+    let mut states = begin(key, &ids, &mut next);
     let mut pages = jobs.map(|job| {
         let (from, to) = job.pages();
         let (from, to) = (lines(from), lines_mut(to));
-        let next = next.next().flatten().unwrap_or(from);
-        (from.as_chunks::<2>().0, to.as_chunks_mut::<2>().0, next.as_chunks::<2>().0)
+        (from.as_chunks::<2>().0, to.as_chunks_mut::<2>().0)
     });
-    for step in 0..super::zmm::LINES / 2 {
-        for (state, (from, to, next)) in states.iter_mut().zip(&mut pages) {
-            if let (Some(from), Some(to), Some(next)) =
-                (from.get(step), to.get_mut(step), next.get(step))
-            {
-                text::<J, COLD>(state, from, to, next);
+    for step in 0..LINES / 2 {
+        for ((state, (from, to)), next) in states.iter_mut().zip(&mut pages).zip(&mut next) {
+            if let (Some(from), Some(to)) = (from.get(step), to.get_mut(step)) {
+                text::<J, COLD>(state, from, to);
             }
+            look::<1>(next);
         }
     }
-    end(states)
+    end(states, &mut next)
 }
 
 /// The states of `N` pages before their texts: after the nonces and the associated data.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn begin<const N: usize>(key: &AegisKey, ids: &[PageId; N]) -> [State; N] {
+fn begin<const N: usize>(
+    key: &AegisKey,
+    ids: &[PageId; N],
+    next: &mut [Iter<'_, __m512i>; N],
+) -> [State; N] {
     let [c0, c1] = CONSTANTS.map(repeat);
     let (contexts, k) = (four(CONTEXTS), repeat(*key.expose()));
     let (k0, k1) = (sum(k, c0), sum(k, c1));
     let nonces = ids.each_ref().map(|id| repeat(nonce(id)));
     let mut states = nonces.map(|n| [sum(k, n), c1, c0, c1, sum(k, n), k0, k1, k0]);
     for _ in 0..STEPS_BEFORE {
-        for (state, nonce) in states.iter_mut().zip(nonces) {
+        for ((state, nonce), next) in states.iter_mut().zip(nonces).zip(&mut *next) {
             let [_, _, _, d, _, _, _, h] = state;
             (*d, *h) = (sum(*d, contexts), sum(*h, contexts));
             update(state, nonce, k);
+            look::<2>(next);
         }
     }
     for (state, id) in states.iter_mut().zip(ids) {
@@ -186,20 +192,28 @@ fn text<'a, J: Pass<'a>, const COLD: bool>(
     state: &mut State,
     from: &[__m512i; 2],
     to: &mut [__m512i; 2],
-    next: &[__m512i; 2],
 ) {
     let [_, b, c, d, _, f, g, h] = *state;
     let stream = [masked(sum(g, b), c, d), masked(sum(c, f), g, h)];
     let [first, second] = *from;
     let [stream_first, stream_second] = stream;
     let after = [sum(first, stream_first), sum(second, stream_second)];
-    for ((to, after), next) in to.iter_mut().zip(after).zip(next) {
+    for (to, after) in to.iter_mut().zip(after) {
         // SAFETY: the caller fences if this is cold.
         unsafe { put::<COLD>(to, after) };
-        prefetch(next);
     }
     let [first, second] = if J::SEALS { [first, second] } else { after };
     update(state, first, second);
+}
+
+/// Asks for some of the lines that come a few pages later. A page has 64 of them, and they are
+/// spread over all its rounds, also those that neither read nor write.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn look<const COUNT: usize>(next: &mut Iter<'_, __m512i>) {
+    for line in next.take(COUNT) {
+        want(line);
+    }
 }
 
 /// A sum, and where two vectors both have ones.
@@ -212,12 +226,13 @@ fn masked(sum: __m512i, one: __m512i, other: __m512i) -> __m512i {
 /// The tags of `N` pages after their texts.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn end<const N: usize>(mut states: [State; N]) -> [Tag; N] {
+fn end<const N: usize>(mut states: [State; N], next: &mut [Iter<'_, __m512i>; N]) -> [Tag; N] {
     let lengths = repeat(LENGTHS.to_le_bytes());
     let last = states.each_ref().map(|[_, _, c, ..]| sum(*c, lengths));
     for _ in 0..STEPS_AFTER {
-        for (state, last) in states.iter_mut().zip(last) {
+        for ((state, last), next) in states.iter_mut().zip(last).zip(&mut *next) {
             update(state, last, last);
+            look::<2>(next);
         }
     }
     states.map(|[a, b, c, d, e, f, g, _]| {

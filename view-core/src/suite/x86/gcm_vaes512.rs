@@ -8,9 +8,9 @@ use core::arch::x86_64::_mm_sfence;
 
 use super::Vaes512;
 use super::ghash_vaes512::{Powers, Products, STEP, folded, reversed};
-use super::pass::{Pass, ahead};
+use super::pass::{Pass, ahead, want};
 use super::zmm::{
-    Counter, Keys, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat, sum, zero,
+    Counter, Keys, Lines, blocks, encrypt, four, lines, lines_mut, put, repeat, sum, zero,
 };
 use crate::key::GcmKey;
 use crate::suite::aes_256_gcm::{Aes256Gcm, nonce};
@@ -19,7 +19,7 @@ use crate::suite::sequence::Once;
 use crate::suite::{Landing, OpenJob, PageCipher, SealJob, Tag};
 
 /// How many pages ahead lines are asked for.
-const AHEAD: usize = 4;
+const AHEAD: usize = 2;
 
 /// Pages whose tags are compared together: only then the written lines are ordered.
 const TOGETHER: usize = 64;
@@ -166,7 +166,7 @@ fn page<'a, J: Pass<'a>, const COLD: bool>(
             let line = sum(*from, stream);
             // SAFETY: the caller fences if this is cold.
             unsafe { put::<COLD>(to, line) };
-            prefetch(next);
+            want(next);
             let sealed = reversed(if J::SEALS { line } else { *from });
             products.add(sum(sealed, carry), power);
             carry = zero();

