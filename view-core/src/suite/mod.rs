@@ -12,6 +12,7 @@ pub mod ctr_cmac;
 pub mod gcm;
 mod job;
 mod lanes;
+pub mod measure;
 mod pmac;
 pub mod pmac_siv_512;
 pub mod sequence;

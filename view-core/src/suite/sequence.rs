@@ -59,6 +59,7 @@ impl Sequence {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "in a test")]
 mod tests {
     use super::*;
     use crate::suite::Stream;

@@ -5,15 +5,18 @@
 //! entering a function that is compiled for more than the machine may have. The last takes a proof
 //! that the machine was asked: [`Vaes512`], [`Vaes256`] or [`AesNi`].
 
+pub(super) mod aegis_vaes512;
 mod chains;
 pub(super) mod ctr_cmac_vaes512;
-pub(super) mod pmac_vaes512;
-pub(super) mod aegis_vaes512;
+mod eight;
 pub(super) mod gcm_vaes512;
 mod ghash_vaes512;
+pub(super) mod measure;
 mod pass;
+pub(super) mod pmac_vaes512;
 mod schedule;
 pub(super) mod siv_vaes512;
+mod turned;
 mod zmm;
 
 use super::backend::Backend;

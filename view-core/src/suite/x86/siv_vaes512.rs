@@ -1,26 +1,20 @@
-//! SIV-CMAC-512 with VAES at 512 bits: thirty-two pages are the lanes, four to a vector.
+//! SIV-CMAC-512 with VAES at 512 bits: thirty-two pages are worked on at once.
 //!
-//! A CBC-MAC waits for its own last step, so what keeps the machine busy is eight chains side by
-//! side. Each line of a page is read once and turned, so that one vector holds the same block of
-//! four pages. Sealing reads a group twice, the second time from the second-level cache; opening
-//! decrypts and recomputes the tag in one pass.
+//! Sealing is two passes, and the second needs the tag that the first ends with. So the tags of one
+//! group and the bytes of the group before it go side by side, and each fills the waits of the
+//! other. Opening is one pass: the chains follow a part behind what is decrypted.
 
-use core::arch::x86_64::{__m512i, _mm_sfence};
-
-use zeroize::optimization_barrier;
+use core::arch::x86_64::_mm_sfence;
 
 use super::Vaes512;
-use super::zmm::{
-    Counter, Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat,
-    sum, turned, zero,
-};
+use super::chains::encrypt_one;
+use super::eight::{Counter, Eight, PARTS, encrypt, encrypt_both};
+use super::turned::{GROUP, Turned};
+use super::zmm::{Keys, Lines, blocks, lines, lines_mut, prefetch, put, repeat, sum, zero};
 use crate::key::SivKey;
 use crate::suite::siv::counter;
 use crate::suite::siv_cmac_512::{SivCmac512, Subkeys};
 use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob};
-
-/// Pages that are worked on at once, at most: eight vectors of four.
-const GROUP: usize = 32;
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
@@ -39,260 +33,264 @@ impl Kernel {
     }
 
     pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_>], landing: Landing) {
-        // SAFETY (both): there is a kernel only where the machine has what this is compiled for.
         match landing {
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
             Landing::Hot => unsafe { seal::<false>(self, jobs) },
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
             Landing::Cold => unsafe { seal::<true>(self, jobs) },
         }
     }
 
     pub(in crate::suite) fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        // SAFETY (both): there is a kernel only where the machine has what this is compiled for.
         match landing {
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
             Landing::Hot => unsafe { open::<false>(self, jobs) },
+            // SAFETY: there is a kernel only where the machine has what this is compiled for.
             Landing::Cold => unsafe { open::<true>(self, jobs) },
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn encrypt_one(keys: &Keys, block: [u8; 16]) -> [u8; 16] {
-    let mut vector = [repeat(block)];
-    encrypt(keys, &mut vector);
-    let [vector] = vector;
-    let [block, ..] = blocks(vector);
-    block
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
     let mut groups = jobs.chunks_mut(GROUP);
-    let mut turn = groups.next();
-    while let Some(group) = turn {
-        turn = groups.next();
-        let next = turn.as_deref().unwrap_or_default();
-        match group.len() {
-            0..=4 => seal_group::<1, COLD>(kernel, group, next),
-            5..=8 => seal_group::<2, COLD>(kernel, group, next),
-            9..=16 => seal_group::<4, COLD>(kernel, group, next),
-            _ => seal_group::<8, COLD>(kernel, group, next),
-        }
+    let Some(mut tagged) = groups.next() else { return };
+    let mut turned = Turned::new();
+    authenticate(kernel, tagged, &mut turned);
+    let mut next = groups.next();
+    while let Some(group) = next {
+        next = groups.next();
+        let ahead = next.as_deref().unwrap_or_default();
+        authenticate_and_stream::<COLD>(kernel, group, tagged, ahead, &mut turned);
+        tagged = group;
+    }
+    for job in tagged {
+        stream::<COLD>(&kernel.ctr, job);
     }
     if COLD {
         _mm_sfence();
     }
 }
 
-/// Up to four times `G` pages: their tags, then their bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn seal_group<const G: usize, const COLD: bool>(
-    kernel: &Kernel,
-    group: &mut [SealJob<'_>],
-    next: &[SealJob<'_>],
-) {
-    let tags = {
-        let Some(first) = group.first() else { return };
-        let pages = lanes(|lane| lines(group.get(lane).unwrap_or(first).plain()));
-        let ends = ends::<G>(kernel, |lane| *group.get(lane).unwrap_or(first).id());
-        authenticate(&kernel.mac, &pages, &ends)
-    };
-    let tags = tags.map(blocks);
-    for (lane, (job, tag)) in group.iter_mut().zip(tags.as_flattened()).enumerate() {
-        job.settle(*tag);
-        let (plain, sealed) = job.pages();
-        let ahead = next.get(lane).map_or(plain, SealJob::plain);
-        let iv = counter(tag).to_be_bytes();
-        stream::<COLD>(&kernel.ctr, iv, lines(plain), lines_mut(sealed), lines(ahead));
+/// Pages on their way to their tags.
+struct Tagging<'a, 't> {
+    pages: [&'a Parts; GROUP],
+    turned: &'t mut Turned,
+    ends: Eight,
+}
+
+impl<'a, 't> Tagging<'a, 't> {
+    /// Up to thirty-two pages. Lanes that are left over get the first page once more: that costs
+    /// nothing, and a branch would.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn begin(kernel: &Kernel, group: &[SealJob<'a>], turned: &'t mut Turned) -> Option<Self> {
+        let first = group.first()?;
+        let job = |lane: usize| group.get(lane).unwrap_or(first);
+        let pages = core::array::from_fn(|lane| parts(lines(job(lane).plain())));
+        let ends = ends(kernel, |lane| *job(lane).id());
+        for (page, parts) in pages.iter().enumerate() {
+            let [first, ..] = parts;
+            turned.take(0, page, first);
+        }
+        Some(Self { pages, turned, ends })
+    }
+
+    /// One block for every chain, short of AES; and the next part of one page is made ready.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn step(&mut self, chains: Eight, part: usize, step: usize) -> Eight {
+        if let Some(next) = self.pages.get(step).and_then(|parts| parts.get(part.wrapping_add(1))) {
+            self.turned.take(part.wrapping_add(1), step, next);
+        } else if step == GROUP - 1 {
+            self.turned.end(&self.ends);
+        }
+        self.turned.add(chains, part, step)
     }
 }
 
-/// What every lane has, padded with the first one's: a lane costs nothing, a branch would.
-fn lanes<T, const G: usize>(mut of: impl FnMut(usize) -> T) -> [[T; 4]; G] {
-    core::array::from_fn(|vector| {
-        core::array::from_fn(|lane| of(vector.wrapping_mul(4).wrapping_add(lane)))
-    })
+fn settle(group: &mut [SealJob<'_>], chains: Eight) {
+    for (job, tag) in group.iter_mut().zip(chains.map(blocks).as_flattened()) {
+        job.settle(*tag);
+    }
+}
+
+/// The tags of a group, alone.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn authenticate(kernel: &Kernel, group: &mut [SealJob<'_>], turned: &mut Turned) {
+    let Some(mut tagging) = Tagging::begin(kernel, group, turned) else { return };
+    let mut chains = [zero(); 8];
+    for part in 0..PARTS {
+        for step in 0..GROUP {
+            chains = encrypt(&kernel.mac, tagging.step(chains, part, step));
+        }
+    }
+    settle(group, chains);
+}
+
+/// The tags of a group, and the bytes of the whole group before it, side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn authenticate_and_stream<const COLD: bool>(
+    kernel: &Kernel,
+    group: &mut [SealJob<'_>],
+    tagged: &mut [SealJob<'_>],
+    ahead: &[SealJob<'_>],
+    turned: &mut Turned,
+) {
+    let Some(mut tagging) = Tagging::begin(kernel, group, turned) else { return };
+    let mut chains = [zero(); 8];
+    for (page, job) in tagged.iter_mut().enumerate() {
+        let count = Counter::new(counter(&job.tag()).to_be_bytes());
+        let (plain, sealed) = job.pages();
+        let ahead = parts(lines(ahead.get(page).map_or(plain, SealJob::plain)));
+        let (from, to) = (parts(lines(plain)), lines_mut(sealed).as_chunks_mut().0);
+        for (at, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
+            // Four pages of the one group for one part of the other.
+            let step = page.wrapping_mul(8).wrapping_add(at) % GROUP;
+            let sums = tagging.step(chains, page / 4, step);
+            ask_for(ahead);
+            let stream;
+            (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, count.part(at)));
+            write::<COLD>(from, to, &stream);
+        }
+    }
+    settle(group, chains);
+}
+
+/// CTR over a page (RFC 5297, section 2.5).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
+    let count = Counter::new(counter(&job.tag()).to_be_bytes());
+    let (plain, sealed) = job.pages();
+    let ((from, _), (to, _)) = (
+        parts(lines(plain)).as_chunks::<2>(),
+        lines_mut(sealed).as_chunks_mut().0.as_chunks_mut::<2>(),
+    );
+    for (at, ([from_a, from_b], [to_a, to_b])) in from.iter().zip(to).enumerate() {
+        let part = at.wrapping_mul(2);
+        let (a, b) =
+            encrypt_both((keys, count.part(part)), (keys, count.part(part.wrapping_add(1))));
+        write::<COLD>(from_a, to_a, &a);
+        write::<COLD>(from_b, to_b, &b);
+    }
+}
+
+/// Writes a part of a page, encrypted.
+///
+/// If `COLD`, the caller fences before anyone reads or writes the page.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn write<const COLD: bool>(from: &Eight, to: &mut Eight, stream: &Eight) {
+    for ((from, to), stream) in from.iter().zip(to).zip(stream) {
+        let bytes = sum(*from, *stream);
+        // SAFETY: the caller fences if this is cold.
+        unsafe { put::<COLD>(to, bytes) };
+    }
+}
+
+/// Asks for a part, so that it is near when its turn comes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn ask_for(part: &Eight) {
+    for line in part {
+        prefetch(line);
+    }
+}
+
+/// A page, eight lines to a part.
+type Parts = [Eight; PARTS];
+
+fn parts(lines: &Lines) -> &Parts {
+    zerocopy::transmute_ref!(lines)
 }
 
 /// What each lane adds to the last block of its page: the CMAC of its associated data, and what
 /// S2V and CMAC add to everyone's (RFC 5297, section 2.4).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ends<const G: usize>(kernel: &Kernel, id: impl Fn(usize) -> PageId) -> [__m512i; G] {
-    let data: [[[[u8; 16]; 2]; 4]; G] =
-        lanes(|lane| zerocopy::transmute!(id(lane).associated_data(SivCmac512::SUITE)));
+fn ends(kernel: &Kernel, id: impl Fn(usize) -> PageId) -> Eight {
+    let (mut first, mut second) = ([[0_u8; 16]; GROUP], [[0_u8; 16]; GROUP]);
+    for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
+        [*first, *second] = zerocopy::transmute!(id(lane).associated_data(SivCmac512::SUITE));
+    }
+    let (first, second): (Eight, Eight) =
+        (zerocopy::transmute!(first), zerocopy::transmute!(second));
     let Subkeys { k1, start } = &kernel.subkeys;
-    let mut state = data.map(|four_pages| four(four_pages.map(|[first, _]| first)));
-    encrypt(&kernel.mac, &mut state);
-    for (state, four_pages) in state.iter_mut().zip(data) {
-        *state = sum(sum(*state, four(four_pages.map(|[_, second]| second))), repeat(*k1));
+    let mut chains = encrypt(&kernel.mac, first);
+    for (chain, second) in chains.iter_mut().zip(second) {
+        *chain = sum(sum(*chain, second), repeat(*k1));
     }
-    encrypt(&kernel.mac, &mut state);
-    for state in &mut state {
-        *state = sum(sum(*state, repeat(*start)), repeat(*k1));
+    let mut chains = encrypt(&kernel.mac, chains);
+    for chain in &mut chains {
+        *chain = sum(sum(*chain, repeat(*start)), repeat(*k1));
     }
-    state
-}
-
-/// The CBC-MAC of every lane's page.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn authenticate<const G: usize>(
-    keys: &Keys,
-    pages: &[[&Lines; 4]; G],
-    ends: &[__m512i; G],
-) -> [__m512i; G] {
-    let (mut state, mut tile) = ([zero(); G], [[zero(); G]; 4]);
-    for line in 0..LINES {
-        for (vector, [a, b, c, d]) in pages.iter().enumerate() {
-            let blocks = turned([a[line], b[line], c[line], d[line]]);
-            for (row, block) in tile.iter_mut().zip(blocks) {
-                row[vector] = block;
-            }
-        }
-        absorb(keys, &mut state, &mut tile, ends, line);
-    }
-    tile = [[zero(); G]; 4];
-    optimization_barrier(&tile);
-    state
-}
-
-/// Four steps of every chain; the last block of a page meets its end.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn absorb<const G: usize>(
-    keys: &Keys,
-    state: &mut [__m512i; G],
-    tile: &mut [[__m512i; G]; 4],
-    ends: &[__m512i; G],
-    line: usize,
-) {
-    if line == LINES - 1 {
-        let [.., last] = tile;
-        for (block, end) in last.iter_mut().zip(ends) {
-            *block = sum(*block, *end);
-        }
-    }
-    for row in tile {
-        for (state, block) in state.iter_mut().zip(row) {
-            *state = sum(*state, *block);
-        }
-        encrypt(keys, state);
-    }
-}
-
-/// CTR over a page (RFC 5297, section 2.5), and a look ahead to the page that comes a group later.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn stream<const COLD: bool>(
-    keys: &Keys,
-    iv: [u8; 16],
-    from: &Lines,
-    to: &mut Lines,
-    ahead: &Lines,
-) {
-    const WIDE: usize = 8;
-    let mut count = Counter::first(iv);
-    let (from, _) = from.as_chunks::<WIDE>();
-    let (to, _) = to.as_chunks_mut::<WIDE>();
-    let (ahead, _) = ahead.as_chunks::<WIDE>();
-    for ((from, to), ahead) in from.iter().zip(to).zip(ahead) {
-        let mut stream = [zero(); WIDE];
-        for block in &mut stream {
-            *block = count.blocks();
-            count = count.plus(4);
-        }
-        encrypt(keys, &mut stream);
-        for (((from, to), stream), ahead) in from.iter().zip(to).zip(stream).zip(ahead) {
-            // SAFETY: who calls with `COLD` ends with a fence.
-            unsafe { put::<COLD>(to, sum(*from, stream)) };
-            prefetch(ahead);
-        }
-    }
+    chains
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
     let mut groups = jobs.chunks_mut(GROUP);
-    let mut turn = groups.next();
+    let (mut turned, mut turn) = (Turned::new(), groups.next());
     while let Some(group) = turn {
         turn = groups.next();
-        let next = turn.as_deref().unwrap_or_default();
-        match group.len() {
-            0..=4 => open_group::<1, COLD>(kernel, group, next),
-            5..=8 => open_group::<2, COLD>(kernel, group, next),
-            9..=16 => open_group::<4, COLD>(kernel, group, next),
-            _ => open_group::<8, COLD>(kernel, group, next),
+        let tags = decrypt::<COLD>(kernel, group, turn.as_deref().unwrap_or_default(), &mut turned);
+        if COLD {
+            _mm_sfence(); // before a page that is not genuine is wiped
+        }
+        for (job, tag) in group.iter_mut().zip(tags.map(blocks).as_flattened()) {
+            job.settle(tag);
         }
     }
 }
 
-/// Up to four times `G` pages: bytes and tags in one pass.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn open_group<const G: usize, const COLD: bool>(
-    kernel: &Kernel,
-    group: &mut [OpenJob<'_>],
-    next: &[OpenJob<'_>],
-) {
-    let tags = {
-        let Some(first) = group.first() else { return };
-        let (id, iv) = (*first.id(), counter(first.tag()));
-        let ends = ends::<G>(kernel, |lane| group.get(lane).map_or(id, |job| *job.id()));
-        let counts = lanes(|lane| {
-            let iv = group.get(lane).map_or(iv, |job| counter(job.tag()));
-            Counter::first(iv.to_be_bytes())
-        });
-        let mut jobs = group.iter_mut();
-        let pages = lanes(|lane| {
-            let (sealed, plain) = jobs.next()?.pages();
-            let ahead = next.get(lane).map_or(sealed, OpenJob::sealed);
-            Some((lines(sealed), lines_mut(plain), lines(ahead)))
-        });
-        decrypt::<G, COLD>(kernel, pages, &counts, &ends)
-    };
-    if COLD {
-        _mm_sfence();
-    }
-    for (job, tag) in group.iter_mut().zip(tags.map(blocks).as_flattened()) {
-        job.settle(tag);
-    }
-}
-
-/// A lane's page: from where, to where, and the page that comes a group later.
-type Lane<'a> = Option<(&'a Lines, &'a mut Lines, &'a Lines)>;
-
-/// CTR over every lane's page, and the CBC-MAC of what comes out.
+/// CTR over every page of a group and, a part behind, the CBC-MAC of what comes out.
 ///
 /// If `COLD`, the caller fences before it reads or writes the pages.
-#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn decrypt<const G: usize, const COLD: bool>(
+fn decrypt<const COLD: bool>(
     kernel: &Kernel,
-    mut pages: [[Lane<'_>; 4]; G],
-    counts: &[[Counter; 4]; G],
-    ends: &[__m512i; G],
-) -> [__m512i; G] {
-    let (mut state, mut tile) = ([zero(); G], [[zero(); G]; 4]);
-    let mut blocks_before = 0;
-    for line in 0..LINES {
-        for (vector, (pages, counts)) in pages.iter_mut().zip(counts).enumerate() {
-            let mut four = counts.map(|count| count.plus(blocks_before).blocks());
-            encrypt(&kernel.ctr, &mut four);
-            for (stream, page) in four.iter_mut().zip(pages) {
-                if let Some((sealed, plain, ahead)) = page {
-                    *stream = sum(*stream, sealed[line]);
-                    // SAFETY: the caller fences if this is cold.
-                    unsafe { put::<COLD>(&mut plain[line], *stream) };
-                    prefetch(&ahead[line]);
-                }
+    group: &mut [OpenJob<'_>],
+    ahead: &[OpenJob<'_>],
+    turned: &mut Turned,
+) -> Eight {
+    let Some(first) = group.first() else { return [zero(); 8] };
+    let id = *first.id();
+    let ends = ends(kernel, |lane| group.get(lane).map_or(id, |job| *job.id()));
+    let mut counts = [Counter::new([0; 16]); GROUP];
+    for (count, job) in counts.iter_mut().zip(&*group) {
+        *count = Counter::new(counter(job.tag()).to_be_bytes());
+    }
+    let mut chains = [zero(); 8];
+    for part in 0..=PARTS {
+        for (step, count) in counts.iter().enumerate() {
+            let mut stream = count.part(part);
+            if part == 0 {
+                stream = encrypt(&kernel.ctr, stream);
+            } else {
+                let sums = turned.add(chains, part.wrapping_sub(1), step);
+                (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, stream));
             }
-            for (row, block) in tile.iter_mut().zip(turned(four)) {
-                row[vector] = block;
+            let Some(job) = group.get_mut(step) else { continue };
+            let (sealed, plain) = job.pages();
+            let Some(from) = parts(lines(sealed)).get(part) else { continue };
+            let Some(to) = lines_mut(plain).as_chunks_mut::<8>().0.get_mut(part) else { continue };
+            let mut bytes = stream;
+            for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
+                *bytes = sum(*bytes, *from);
+                // SAFETY: the caller fences if this is cold.
+                unsafe { put::<COLD>(to, *bytes) };
+            }
+            turned.take(part, step, &bytes);
+            let next = parts(lines(sealed)).get(part.wrapping_add(1));
+            let ahead = || parts(lines(ahead.get(step)?.sealed())).first();
+            if let Some(next) = next.or_else(ahead) {
+                ask_for(next);
             }
         }
-        blocks_before = blocks_before.wrapping_add(4);
-        absorb(&kernel.mac, &mut state, &mut tile, ends, line);
+        if part == PARTS - 1 {
+            turned.end(&ends);
+        }
     }
-    tile = [[zero(); G]; 4];
-    optimization_barrier(&tile);
-    state
+    chains
 }

@@ -56,7 +56,7 @@ pub(super) fn zero() -> __m512i {
 
 /// The round keys of AES-256, each four times side by side.
 #[repr(C, align(64))]
-pub(super) struct Keys([__m512i; ROUND_KEYS]);
+pub(super) struct Keys(pub(super) [__m512i; ROUND_KEYS]);
 
 impl Keys {
     /// Expands a key for the machine that the proof is about.
