@@ -223,6 +223,11 @@ impl Mapping {
         self.0.pages
     }
 
+    /// Where the first page begins.
+    pub(crate) const fn start(&self) -> *mut u8 {
+        self.0.base.as_ptr()
+    }
+
     /// The words of one page; `None` behind the end.
     pub fn words(&self, page: usize) -> Option<&[AtomicU64; WORDS]> {
         if page >= self.0.pages {

@@ -163,20 +163,20 @@ pub struct SecretBox<T> {
 }
 
 impl<T> SecretBox<T> {
-    const FITS: () = assert!(size_of::<T>() <= PAGE && align_of::<T>() <= PAGE);
+    const ALIGNED: () = assert!(align_of::<T>() <= PAGE);
+    const PAGES: usize = if size_of::<T>() == 0 { 1 } else { size_of::<T>().div_ceil(PAGE) };
 
-    /// Makes a value and keeps it in secret memory. A value larger than a page doesn't compile.
+    /// Makes a value and keeps it in secret memory, on as many pages as it needs.
     ///
     /// # Errors
-    /// The host has no such page for us.
+    /// The host has no such pages for us.
     pub fn make(value: impl FnOnce() -> T) -> Result<Self> {
-        const { Self::FITS };
-        let (pages, secrecy) = Mapping::private(1)?;
+        const { Self::ALIGNED };
+        let (pages, secrecy) = Mapping::private(Self::PAGES)?;
         let this = Self { pages, secrecy, value: PhantomData };
         // A box without its value must not be dropped: its drop would drop what isn't there.
         let this = std::mem::ManuallyDrop::new(this);
-        let Some(place) = this.place() else { return Err(SysError::new("mmap", libc::ENOMEM)) };
-        fill(place, value);
+        fill(this.place(), value);
         wipe_stack();
         Ok(std::mem::ManuallyDrop::into_inner(this))
     }
@@ -186,22 +186,23 @@ impl<T> SecretBox<T> {
         self.secrecy
     }
 
-    fn place(&self) -> Option<*mut T> {
-        self.pages.words(0).map(|words| words.as_ptr().cast::<T>().cast_mut())
+    const fn place(&self) -> *mut T {
+        self.pages.start().cast::<T>()
     }
 }
 
 #[inline(never)]
 fn fill<T>(place: *mut T, value: impl FnOnce() -> T) {
-    // SAFETY: `place` is the start of a page that is mapped writable, that nobody else knows of,
-    // and in which a T fits, size and alignment (`FITS`). It holds no value yet.
+    // SAFETY: `place` is the start of pages that are mapped writable, that nobody else knows of,
+    // and in which a T fits, size (`PAGES`) and alignment (`ALIGNED`). They hold no value yet.
     unsafe { place.write(value()) };
 }
 
 /// Overwrites the stack below the caller, where what it called kept its locals.
 #[inline(never)]
 fn wipe_stack() {
-    let mut below = [0_u64; 4096];
+    // Expanded keys are kilobytes, and are moved a few times before they are where they stay.
+    let mut below = [0_u64; 1 << 14];
     zeroize::Zeroize::zeroize(&mut below[..]);
     std::hint::black_box(&below);
 }
@@ -210,21 +211,18 @@ impl<T> Deref for SecretBox<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        let place = self.place().unwrap_or(ptr::dangling_mut());
-        // SAFETY: `make` is the only constructor, found a place and put a T there; its page stays
-        // mapped, at the same address, as long as self. So the pointer is never the dangling one.
-        // Nobody has a way to a mutable reference.
-        unsafe { &*place }
+        // SAFETY: `make` is the only constructor and put a T there; its pages stay mapped, at the
+        // same address, as long as self. Nobody has a way to a mutable reference.
+        unsafe { &*self.place() }
     }
 }
 
 impl<T> Drop for SecretBox<T> {
     fn drop(&mut self) {
-        if let Some(place) = self.place() {
-            // SAFETY: the T that `make` put there; it is dropped once, here, and not used again.
-            unsafe { place.drop_in_place() };
-        }
-        for word in self.pages.words(0).into_iter().flatten() {
+        // SAFETY: the T that `make` put there; it is dropped once, here, and not used again.
+        unsafe { self.place().drop_in_place() };
+        let pages = (0..self.pages.pages()).filter_map(|page| self.pages.words(page));
+        for word in pages.flatten() {
             word.store(0, Ordering::Relaxed);
         }
     }

@@ -124,24 +124,31 @@ fn a_key_file_is_taken_only_if_nobody_else_can_have_read_it() {
 }
 
 /// Notes its drop.
-struct Dropped<'d>([u8; 64], &'d std::cell::Cell<u32>);
+struct Dropped<'d, const BYTES: usize>([u8; BYTES], &'d std::cell::Cell<u32>);
 
-impl Drop for Dropped<'_> {
+impl<const BYTES: usize> Drop for Dropped<'_, BYTES> {
     fn drop(&mut self) {
         self.1.set(self.1.get() + 1);
     }
 }
 
 #[test]
-fn a_secret_is_where_the_kernel_cannot_read_it_and_dropped_once() {
+fn a_secret_of_any_length_is_where_the_kernel_cannot_read_it_and_dropped_once() {
+    a_secret::<64>();
+    a_secret::<4096>(); // and a word: one page more
+    a_secret::<12_345>();
+}
+
+fn a_secret<const BYTES: usize>() {
     let drops = std::cell::Cell::new(0);
-    let secret = SecretBox::make(|| Dropped([7; 64], &drops)).unwrap();
-    assert_eq!(secret.0, [7; 64]);
+    let secret = SecretBox::make(|| Dropped([7; BYTES], &drops)).unwrap();
+    assert_eq!(secret.0, [7; BYTES]);
     let memory = fs::File::open("/proc/self/mem").unwrap();
-    let at = std::ptr::from_ref(&secret.0).addr() as u64;
-    let mut seen = [0; 64];
-    let read = std::os::unix::fs::FileExt::read_at(&memory, &mut seen, at);
-    assert_eq!(read.is_err(), secret.secrecy() == Secrecy::Secret);
+    for byte in secret.0.iter().step_by(4096).chain(secret.0.last()) {
+        let at = std::ptr::from_ref(byte).addr() as u64;
+        let read = std::os::unix::fs::FileExt::read_at(&memory, &mut [0], at);
+        assert_eq!(read.is_err(), secret.secrecy() == Secrecy::Secret);
+    }
     assert!(!format!("{secret:?}").contains('7'));
     assert_eq!(drops.get(), 0);
     drop(secret);
