@@ -6,22 +6,28 @@ use view_core::key::{AegisKey, GcmKey};
 use view_core::suite::aegis_128x4::Aegis128X4;
 use view_core::suite::aes_256_gcm::Aes256Gcm;
 use view_core::suite::ctr_cmac::CtrCmac;
+use view_core::suite::measure::{copy_past_cache, encrypt_in_registers};
 use view_core::suite::pmac_siv_512::PmacSiv512;
 use view_core::suite::sequence::{Once, Sequence};
 use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{Backend, Landing, PageCipher, PageId, SealJob, Tag};
-use view_core::{Page, Version};
+use view_core::{PAGE_SIZE, Page, Version};
 
 use crate::candidate::{Candidate, Each, Outcome, PageByPage, Takes, Work, same};
 use crate::lists::{open, open_one, seal};
 use crate::naive::Naive;
 use crate::{id, key};
 
-/// The copies, every suite of ours, and the naive peer.
+/// The copies, every suite of ours, and the naive peer. Where the machine has no copy past the
+/// cache, that one is left out.
 pub fn ours() -> Vec<Box<dyn Candidate>> {
     let portable = SivCmac512::with_backend(&key(), Backend::Portable).expect("runs everywhere");
-    vec![
-        Box::new(Each("memcpy", Copier(memcpy))),
+    let past_cache = copy_past_cache(&Page::zeroed(), &mut Page::zeroed());
+    let copies = [("memcpy", Copier(memcpy))]
+        .into_iter()
+        .chain(past_cache.map(|()| ("nt-copy", Copier(nt_copy))))
+        .map(|(name, copier)| Box::new(Each(name, copier)) as Box<dyn Candidate>);
+    let suites = [
         forgiving("siv-cmac-512-seal", SivCmac512::new(&key())),
         Box::new(Opener { cipher: SivCmac512::new(&key()), genuine: false }),
         forgiving("siv-cmac-512-portable", portable),
@@ -30,12 +36,14 @@ pub fn ours() -> Vec<Box<dyn Candidate>> {
         once("aes-256-gcm", Aes256Gcm::new(GcmKey::new([0x47; 32]))),
         once("aegis-128x4", Aegis128X4::new(AegisKey::new([0x41; 16]))),
         Box::new(Each("naive-ctr-cmac", Naive::new(&key()))),
-    ]
+    ];
+    copies.chain(suites).collect()
 }
 
 /// What no candidate can pass, for want of registers and not of memory: no pages are touched.
 pub fn limits() -> Vec<Box<dyn Candidate>> {
-    vec![]
+    let here = encrypt_in_registers(0).is_some();
+    here.then(|| Box::new(TwoPasses::default()) as Box<dyn Candidate>).into_iter().collect()
 }
 
 /// A copy, page by page.
@@ -58,6 +66,39 @@ impl PageByPage for Copier {
 fn memcpy(from: &Page, to: &mut Page) {
     let (from, to) = (from.bytes().as_slice(), to.bytes_mut().as_mut_slice());
     black_box(to).copy_from_slice(black_box(from));
+}
+
+/// A copy that writes past the cache.
+fn nt_copy(from: &Page, to: &mut Page) {
+    copy_past_cache(from, to).expect("the machine has it, or this would not be in the field");
+}
+
+/// Every block of the work through AES twice, in registers: what two passes cost at least.
+#[derive(Default)]
+struct TwoPasses {
+    /// Of the last call: how many bytes two passes are, and how many were encrypted.
+    bytes: usize,
+    done: usize,
+}
+
+impl Candidate for TwoPasses {
+    fn name(&self) -> &'static str {
+        "two-pass-limit"
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::Plain
+    }
+
+    fn run(&mut self, work: Work<'_>) {
+        const BYTES_A_TIME: usize = 1024;
+        self.bytes = 2 * work.from.len() * PAGE_SIZE;
+        self.done = encrypt_in_registers(self.bytes.div_ceil(BYTES_A_TIME)).unwrap_or(0);
+    }
+
+    fn right(&mut self, _: Outcome<'_>) -> bool {
+        self.done >= self.bytes
+    }
 }
 
 /// A suite that seals lists.
