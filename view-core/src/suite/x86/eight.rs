@@ -8,13 +8,29 @@ use core::arch::x86_64::{
     __m512i, _mm512_add_epi8, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_xor_si512,
 };
 
-use super::zmm::{Keys, LINES, four, repeat, zero};
+use super::zmm::{Keys, four, repeat, zero};
+use crate::page::{PAGE_SIZE, Page};
 
 /// Eight vectors.
 pub(super) type Eight = [__m512i; 8];
 
 /// Parts of a page: eight lines each.
-pub(super) const PARTS: usize = LINES / 8;
+pub(super) const PARTS: usize = PAGE_SIZE / size_of::<Eight>();
+
+/// A page by its parts.
+pub(super) type Parts = [Eight; PARTS];
+
+/// The page's parts, to read.
+#[inline]
+pub(super) fn parts(page: &Page) -> &Parts {
+    zerocopy::transmute_ref!(page)
+}
+
+/// The page's parts, to write.
+#[inline]
+pub(super) fn parts_mut(page: &mut Page) -> &mut Parts {
+    zerocopy::transmute_mut!(page)
+}
 
 /// The vector itself. Values that pass here stay in the order in which they do, and so the rounds of
 /// several vectors stay side by side: a compiler that finishes one vector first, to have more
@@ -98,7 +114,11 @@ impl Counter {
             }
         }
         let flips = [zero(), four(within), repeat(flip)];
-        Self { first: repeat(block), flips, wraps: before / 4 }
+        Self {
+            first: repeat(block),
+            flips,
+            wraps: before / 4,
+        }
     }
 
     /// The counters of eight lines.
@@ -111,9 +131,21 @@ impl Counter {
         let line = |line: usize| {
             let at = lines.wrapping_add(line);
             let flip = usize::from(at >= self.wraps).wrapping_add(usize::from(at > self.wraps));
-            _mm512_xor_si512(_mm512_add_epi8(first, four(LINES_ON[line & 7])), self.flips[flip])
+            _mm512_xor_si512(
+                _mm512_add_epi8(first, four(LINES_ON[line & 7])),
+                self.flips[flip],
+            )
         };
-        [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)]
+        [
+            line(0),
+            line(1),
+            line(2),
+            line(3),
+            line(4),
+            line(5),
+            line(6),
+            line(7),
+        ]
     }
 }
 
@@ -130,11 +162,24 @@ const PARTS_ON: [[[u8; 16]; 4]; PARTS] = [
 ];
 
 /// How far on the blocks of each line of a part are.
-const LINES_ON: [[[u8; 16]; 4]; 8] =
-    [line(0), line(4), line(8), line(12), line(16), line(20), line(24), line(28)];
+const LINES_ON: [[[u8; 16]; 4]; 8] = [
+    line(0),
+    line(4),
+    line(8),
+    line(12),
+    line(16),
+    line(20),
+    line(24),
+    line(28),
+];
 
 const fn line(block: u8) -> [[u8; 16]; 4] {
-    [last_byte(block), last_byte(block | 1), last_byte(block | 2), last_byte(block | 3)]
+    [
+        last_byte(block),
+        last_byte(block | 1),
+        last_byte(block | 2),
+        last_byte(block | 3),
+    ]
 }
 
 const fn last_byte(byte: u8) -> [u8; 16] {

@@ -4,13 +4,13 @@
 //! group and the bytes of the group before it go side by side, and each fills the waits of the
 //! other. Opening is one pass: the chains follow a part behind what is decrypted.
 
-use core::arch::x86_64::_mm_sfence;
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, _mm_sfence};
 
 use super::Vaes512;
 use super::chains::encrypt_one;
-use super::eight::{Counter, Eight, PARTS, encrypt, encrypt_both};
+use super::eight::{Counter, Eight, PARTS, Parts, encrypt, encrypt_both, parts, parts_mut};
 use super::turned::{GROUP, Turned};
-use super::zmm::{Keys, Lines, blocks, lines, lines_mut, prefetch, put, repeat, sum, zero};
+use super::zmm::{Keys, blocks, put, repeat, sum, zero};
 use crate::key::SivKey;
 use crate::suite::siv::counter;
 use crate::suite::siv_cmac_512::{SivCmac512, Subkeys};
@@ -54,14 +54,20 @@ impl Kernel {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
     let mut groups = jobs.chunks_mut(GROUP);
-    let Some(mut tagged) = groups.next() else { return };
-    let mut turned = Turned::new();
-    authenticate(kernel, tagged, &mut turned);
-    let mut next = groups.next();
-    while let Some(group) = next {
-        next = groups.next();
-        let ahead = next.as_deref().unwrap_or_default();
-        authenticate_and_stream::<COLD>(kernel, group, tagged, ahead, &mut turned);
+    let Some(mut tagged) = groups.next() else {
+        return;
+    };
+    let (mut turned, mut turn) = (Turned::new(), groups.next());
+    authenticate(
+        kernel,
+        tagged,
+        turn.as_deref().unwrap_or_default(),
+        &mut turned,
+    );
+    while let Some(group) = turn {
+        turn = groups.next();
+        let next = turn.as_deref().unwrap_or_default();
+        authenticate_and_stream::<COLD>(kernel, group, tagged, next, &mut turned);
         tagged = group;
     }
     for job in tagged {
@@ -72,9 +78,14 @@ fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
     }
 }
 
+/// How many parts ahead memory is asked: less comes too late, more no longer fits the cache.
+const AHEAD: usize = 2;
+
 /// Pages on their way to their tags.
 struct Tagging<'a, 't> {
     pages: [&'a Parts; GROUP],
+    /// The pages that come a group later.
+    next: [&'a Parts; GROUP],
     turned: &'t mut Turned,
     ends: Eight,
 }
@@ -84,26 +95,39 @@ impl<'a, 't> Tagging<'a, 't> {
     /// nothing, and a branch would.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn begin(kernel: &Kernel, group: &[SealJob<'a>], turned: &'t mut Turned) -> Option<Self> {
+    fn begin(
+        kernel: &Kernel,
+        group: &[SealJob<'a>],
+        next: &[SealJob<'a>],
+        turned: &'t mut Turned,
+    ) -> Option<Self> {
         let first = group.first()?;
         let job = |lane: usize| group.get(lane).unwrap_or(first);
-        let pages = core::array::from_fn(|lane| parts(lines(job(lane).plain())));
+        let pages: [&Parts; GROUP] = core::array::from_fn(|lane| parts(job(lane).plain()));
+        let next = core::array::from_fn(|lane| parts(next.get(lane).unwrap_or(first).plain()));
         let ends = ends(kernel, |lane| *job(lane).id());
-        for (page, parts) in pages.iter().enumerate() {
-            let [first, ..] = parts;
+        for (page, [first, ..]) in pages.iter().enumerate() {
             turned.take(0, page, first);
         }
-        Some(Self { pages, turned, ends })
+        Some(Self {
+            pages,
+            next,
+            turned,
+            ends,
+        })
     }
 
     /// One block for every chain, short of AES; and the next part of one page is made ready.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn step(&mut self, chains: Eight, part: usize, step: usize) -> Eight {
-        if let Some(next) = self.pages.get(step).and_then(|parts| parts.get(part.wrapping_add(1))) {
-            self.turned.take(part.wrapping_add(1), step, next);
-        } else if step == GROUP - 1 {
-            self.turned.end(&self.ends);
+        if let (Some(page), Some(next)) = (self.pages.get(step), self.next.get(step)) {
+            if let Some(lines) = page.get(part.wrapping_add(1)) {
+                self.turned.take(part.wrapping_add(1), step, lines);
+            } else if step == GROUP - 1 {
+                self.turned.end(&self.ends);
+            }
+            ask_for(page, next, part);
         }
         self.turned.add(chains, part, step)
     }
@@ -117,8 +141,15 @@ fn settle(group: &mut [SealJob<'_>], chains: Eight) {
 
 /// The tags of a group, alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn authenticate(kernel: &Kernel, group: &mut [SealJob<'_>], turned: &mut Turned) {
-    let Some(mut tagging) = Tagging::begin(kernel, group, turned) else { return };
+fn authenticate<'a>(
+    kernel: &Kernel,
+    group: &mut [SealJob<'a>],
+    next: &[SealJob<'a>],
+    turned: &mut Turned,
+) {
+    let Some(mut tagging) = Tagging::begin(kernel, group, next, turned) else {
+        return;
+    };
     let mut chains = [zero(); 8];
     for part in 0..PARTS {
         for step in 0..GROUP {
@@ -130,25 +161,25 @@ fn authenticate(kernel: &Kernel, group: &mut [SealJob<'_>], turned: &mut Turned)
 
 /// The tags of a group, and the bytes of the whole group before it, side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn authenticate_and_stream<const COLD: bool>(
+fn authenticate_and_stream<'a, const COLD: bool>(
     kernel: &Kernel,
-    group: &mut [SealJob<'_>],
+    group: &mut [SealJob<'a>],
     tagged: &mut [SealJob<'_>],
-    ahead: &[SealJob<'_>],
+    next: &[SealJob<'a>],
     turned: &mut Turned,
 ) {
-    let Some(mut tagging) = Tagging::begin(kernel, group, turned) else { return };
+    let Some(mut tagging) = Tagging::begin(kernel, group, next, turned) else {
+        return;
+    };
     let mut chains = [zero(); 8];
     for (page, job) in tagged.iter_mut().enumerate() {
         let count = Counter::new(counter(&job.tag()).to_be_bytes());
         let (plain, sealed) = job.pages();
-        let ahead = parts(lines(ahead.get(page).map_or(plain, SealJob::plain)));
-        let (from, to) = (parts(lines(plain)), lines_mut(sealed).as_chunks_mut().0);
-        for (at, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
+        let (from, to) = (parts(plain), parts_mut(sealed));
+        for (at, (from, to)) in from.iter().zip(to).enumerate() {
             // Four pages of the one group for one part of the other.
             let step = page.wrapping_mul(8).wrapping_add(at) % GROUP;
             let sums = tagging.step(chains, page / 4, step);
-            ask_for(ahead);
             let stream;
             (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, count.part(at)));
             write::<COLD>(from, to, &stream);
@@ -163,16 +194,34 @@ fn authenticate_and_stream<const COLD: bool>(
 fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
     let count = Counter::new(counter(&job.tag()).to_be_bytes());
     let (plain, sealed) = job.pages();
-    let ((from, _), (to, _)) = (
-        parts(lines(plain)).as_chunks::<2>(),
-        lines_mut(sealed).as_chunks_mut().0.as_chunks_mut::<2>(),
+    let (from, to) = (
+        parts(plain).as_chunks::<2>().0,
+        parts_mut(sealed).as_chunks_mut::<2>().0,
     );
     for (at, ([from_a, from_b], [to_a, to_b])) in from.iter().zip(to).enumerate() {
         let part = at.wrapping_mul(2);
-        let (a, b) =
-            encrypt_both((keys, count.part(part)), (keys, count.part(part.wrapping_add(1))));
+        let (a, b) = encrypt_both(
+            (keys, count.part(part)),
+            (keys, count.part(part.wrapping_add(1))),
+        );
         write::<COLD>(from_a, to_a, &a);
         write::<COLD>(from_b, to_b, &b);
+    }
+}
+
+/// Asks for the lines of a page that come some parts later, or for those of the page after it, so
+/// that they are near when their turn comes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn ask_for(page: &Parts, next: &Parts, part: usize) {
+    let at = part.wrapping_add(AHEAD);
+    for line in page
+        .get(at)
+        .or_else(|| next.get(at.wrapping_sub(PARTS)))
+        .into_iter()
+        .flatten()
+    {
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
     }
 }
 
@@ -187,22 +236,6 @@ fn write<const COLD: bool>(from: &Eight, to: &mut Eight, stream: &Eight) {
         // SAFETY: the caller fences if this is cold.
         unsafe { put::<COLD>(to, bytes) };
     }
-}
-
-/// Asks for a part, so that it is near when its turn comes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ask_for(part: &Eight) {
-    for line in part {
-        prefetch(line);
-    }
-}
-
-/// A page, eight lines to a part.
-type Parts = [Eight; PARTS];
-
-fn parts(lines: &Lines) -> &Parts {
-    zerocopy::transmute_ref!(lines)
 }
 
 /// What each lane adds to the last block of its page: the CMAC of its associated data, and what
@@ -234,7 +267,12 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
     let (mut turned, mut turn) = (Turned::new(), groups.next());
     while let Some(group) = turn {
         turn = groups.next();
-        let tags = decrypt::<COLD>(kernel, group, turn.as_deref().unwrap_or_default(), &mut turned);
+        let tags = decrypt::<COLD>(
+            kernel,
+            group,
+            turn.as_deref().unwrap_or_default(),
+            &mut turned,
+        );
         if COLD {
             _mm_sfence(); // before a page that is not genuine is wiped
         }
@@ -251,10 +289,12 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
 fn decrypt<const COLD: bool>(
     kernel: &Kernel,
     group: &mut [OpenJob<'_>],
-    ahead: &[OpenJob<'_>],
+    next: &[OpenJob<'_>],
     turned: &mut Turned,
 ) -> Eight {
-    let Some(first) = group.first() else { return [zero(); 8] };
+    let Some(first) = group.first() else {
+        return [zero(); 8];
+    };
     let id = *first.id();
     let ends = ends(kernel, |lane| group.get(lane).map_or(id, |job| *job.id()));
     let mut counts = [Counter::new([0; 16]); GROUP];
@@ -271,10 +311,14 @@ fn decrypt<const COLD: bool>(
                 let sums = turned.add(chains, part.wrapping_sub(1), step);
                 (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, stream));
             }
-            let Some(job) = group.get_mut(step) else { continue };
+            let Some(job) = group.get_mut(step) else {
+                continue;
+            };
             let (sealed, plain) = job.pages();
-            let Some(from) = parts(lines(sealed)).get(part) else { continue };
-            let Some(to) = lines_mut(plain).as_chunks_mut::<8>().0.get_mut(part) else { continue };
+            let sealed = parts(sealed);
+            let (Some(from), Some(to)) = (sealed.get(part), parts_mut(plain).get_mut(part)) else {
+                continue;
+            };
             let mut bytes = stream;
             for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
                 *bytes = sum(*bytes, *from);
@@ -282,11 +326,11 @@ fn decrypt<const COLD: bool>(
                 unsafe { put::<COLD>(to, *bytes) };
             }
             turned.take(part, step, &bytes);
-            let next = parts(lines(sealed)).get(part.wrapping_add(1));
-            let ahead = || parts(lines(ahead.get(step)?.sealed())).first();
-            if let Some(next) = next.or_else(ahead) {
-                ask_for(next);
-            }
+            ask_for(
+                sealed,
+                next.get(step).map_or(sealed, |job| parts(job.sealed())),
+                part,
+            );
         }
         if part == PARTS - 1 {
             turned.end(&ends);
