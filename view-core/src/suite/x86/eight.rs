@@ -114,11 +114,7 @@ impl Counter {
             }
         }
         let flips = [zero(), four(within), repeat(flip)];
-        Self {
-            first: repeat(block),
-            flips,
-            wraps: before / 4,
-        }
+        Self { first: repeat(block), flips, wraps: before / 4 }
     }
 
     /// The counters of eight lines.
@@ -131,21 +127,9 @@ impl Counter {
         let line = |line: usize| {
             let at = lines.wrapping_add(line);
             let flip = usize::from(at >= self.wraps).wrapping_add(usize::from(at > self.wraps));
-            _mm512_xor_si512(
-                _mm512_add_epi8(first, four(LINES_ON[line & 7])),
-                self.flips[flip],
-            )
+            _mm512_xor_si512(_mm512_add_epi8(first, four(LINES_ON[line & 7])), self.flips[flip])
         };
-        [
-            line(0),
-            line(1),
-            line(2),
-            line(3),
-            line(4),
-            line(5),
-            line(6),
-            line(7),
-        ]
+        [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)]
     }
 }
 
@@ -162,24 +146,11 @@ const PARTS_ON: [[[u8; 16]; 4]; PARTS] = [
 ];
 
 /// How far on the blocks of each line of a part are.
-const LINES_ON: [[[u8; 16]; 4]; 8] = [
-    line(0),
-    line(4),
-    line(8),
-    line(12),
-    line(16),
-    line(20),
-    line(24),
-    line(28),
-];
+const LINES_ON: [[[u8; 16]; 4]; 8] =
+    [line(0), line(4), line(8), line(12), line(16), line(20), line(24), line(28)];
 
 const fn line(block: u8) -> [[u8; 16]; 4] {
-    [
-        last_byte(block),
-        last_byte(block | 1),
-        last_byte(block | 2),
-        last_byte(block | 3),
-    ]
+    [last_byte(block), last_byte(block | 1), last_byte(block | 2), last_byte(block | 3)]
 }
 
 const fn last_byte(byte: u8) -> [u8; 16] {

@@ -58,12 +58,7 @@ fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
         return;
     };
     let (mut turned, mut turn) = (Turned::new(), groups.next());
-    authenticate(
-        kernel,
-        tagged,
-        turn.as_deref().unwrap_or_default(),
-        &mut turned,
-    );
+    authenticate(kernel, tagged, turn.as_deref().unwrap_or_default(), &mut turned);
     while let Some(group) = turn {
         turn = groups.next();
         let next = turn.as_deref().unwrap_or_default();
@@ -109,12 +104,7 @@ impl<'a, 't> Tagging<'a, 't> {
         for (page, [first, ..]) in pages.iter().enumerate() {
             turned.take(0, page, first);
         }
-        Some(Self {
-            pages,
-            next,
-            turned,
-            ends,
-        })
+        Some(Self { pages, next, turned, ends })
     }
 
     /// One block for every chain, short of AES; and the next part of one page is made ready.
@@ -194,16 +184,11 @@ fn authenticate_and_stream<'a, const COLD: bool>(
 fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
     let count = Counter::new(counter(&job.tag()).to_be_bytes());
     let (plain, sealed) = job.pages();
-    let (from, to) = (
-        parts(plain).as_chunks::<2>().0,
-        parts_mut(sealed).as_chunks_mut::<2>().0,
-    );
+    let (from, to) = (parts(plain).as_chunks::<2>().0, parts_mut(sealed).as_chunks_mut::<2>().0);
     for (at, ([from_a, from_b], [to_a, to_b])) in from.iter().zip(to).enumerate() {
         let part = at.wrapping_mul(2);
-        let (a, b) = encrypt_both(
-            (keys, count.part(part)),
-            (keys, count.part(part.wrapping_add(1))),
-        );
+        let (a, b) =
+            encrypt_both((keys, count.part(part)), (keys, count.part(part.wrapping_add(1))));
         write::<COLD>(from_a, to_a, &a);
         write::<COLD>(from_b, to_b, &b);
     }
@@ -215,12 +200,7 @@ fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn ask_for(page: &Parts, next: &Parts, part: usize) {
     let at = part.wrapping_add(AHEAD);
-    for line in page
-        .get(at)
-        .or_else(|| next.get(at.wrapping_sub(PARTS)))
-        .into_iter()
-        .flatten()
-    {
+    for line in page.get(at).or_else(|| next.get(at.wrapping_sub(PARTS))).into_iter().flatten() {
         _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
     }
 }
@@ -267,12 +247,7 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
     let (mut turned, mut turn) = (Turned::new(), groups.next());
     while let Some(group) = turn {
         turn = groups.next();
-        let tags = decrypt::<COLD>(
-            kernel,
-            group,
-            turn.as_deref().unwrap_or_default(),
-            &mut turned,
-        );
+        let tags = decrypt::<COLD>(kernel, group, turn.as_deref().unwrap_or_default(), &mut turned);
         if COLD {
             _mm_sfence(); // before a page that is not genuine is wiped
         }
@@ -326,11 +301,7 @@ fn decrypt<const COLD: bool>(
                 unsafe { put::<COLD>(to, *bytes) };
             }
             turned.take(part, step, &bytes);
-            ask_for(
-                sealed,
-                next.get(step).map_or(sealed, |job| parts(job.sealed())),
-                part,
-            );
+            ask_for(sealed, next.get(step).map_or(sealed, |job| parts(job.sealed())), part);
         }
         if part == PARTS - 1 {
             turned.end(&ends);
