@@ -32,8 +32,8 @@ pub(super) fn parts_mut(page: &mut Page) -> &mut Parts {
     zerocopy::transmute_mut!(page)
 }
 
-/// The vector itself. Values that pass here stay in the order in which they do, and so the rounds of
-/// several vectors stay side by side: a compiler that finishes one vector first, to have more
+/// The vector itself. Values that pass here stay in the order in which they do, and so the rounds
+/// of several vectors stay side by side: a compiler that finishes one vector first, to have more
 /// registers free, leaves the machine waiting.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]

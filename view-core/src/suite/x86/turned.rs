@@ -1,10 +1,10 @@
 //! CBC-MACs side by side: thirty-two pages are the lanes, four to a vector.
 //!
 //! A CBC-MAC waits for its own last step, so what keeps the machine busy is many chains at once. A
-//! vector holds the same block of four pages, so pages have to be turned. They are turned by writing
-//! blocks and, a whole part later, reading vectors: the instructions that turn vectors take the
-//! units that AES needs, and a vector that is read while its blocks are still on their way to the
-//! cache has to wait for them. A part is eight lines of every page, because memory likes to be read
+//! vector holds the same block of four pages, so pages have to be turned. They are turned by
+//! writing blocks and, a whole part later, reading vectors: the instructions that turn vectors take
+//! the units that AES needs, and a vector that is read while its blocks are still on their way to
+//! the cache has to wait for them. A part is eight lines of every page, because memory likes to be read
 //! in one place for a while; it has as many steps as there are pages, so that every step of the
 //! chains turns the part of one page.
 
