@@ -1,16 +1,17 @@
-//! What must hold of suites 2 and 3 on every backend that this machine has.
+//! What must hold of suites 1, 2 and 3 on every backend that this machine has.
 
 use std::io::Write;
 
-use aes::Aes256Enc;
-use aes_siv::siv::Aes256PmacSiv;
-use cipher::{InnerIvInit, KeyInit, StreamCipher};
+use aes::{Aes256Dec, Aes256Enc};
+use aes_siv::siv::{Aes256PmacSiv, Aes256Siv};
+use cipher::{BlockCipherDecrypt, InnerIvInit, KeyInit, StreamCipher};
 use cmac::{Cmac, Mac};
 use proptest::prelude::*;
 use view_core::key::SivKey;
 use view_core::suite::ctr_cmac::CtrCmac;
 use view_core::suite::pmac_siv_512::PmacSiv512;
 use view_core::suite::sequence::Sequence;
+use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{Backend, Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, Perm, Version};
 use zeroize::ZeroizeOnDrop;
@@ -39,6 +40,18 @@ prop_compose! {
     }
 }
 
+/// Of a page whose other fields do not matter.
+const ID: PageId = PageId {
+    gfn: Gfn::MAX,
+    version: Version::MAX,
+    epoch: Epoch(u64::MAX),
+    kind: PageKind::MEMORY,
+    perm: Perm::Read,
+    mask: MaskId::ALL,
+    stream: Stream::Resident,
+    excluded: false,
+};
+
 fn any_key() -> impl Strategy<Value = SivKey> {
     (any::<[u8; 32]>(), any::<[u8; 32]>())
         .prop_map(|(mac, ctr)| SivKey::new([mac, ctr].concat().try_into().expect("64 bytes")))
@@ -63,6 +76,8 @@ fn noise(seed: u64) -> Page {
 
 /// A suite on one backend, under test.
 trait Suite: PageCipher + Sized {
+    /// Those that it has a path for.
+    const BACKENDS: &[Backend];
     fn on(key: &SivKey, backend: Backend) -> Option<Self>;
     fn backend(&self) -> Backend;
     fn ids(ids: &[PageId]) -> Vec<Self::Id>;
@@ -70,7 +85,33 @@ trait Suite: PageCipher + Sized {
     fn oracle(key: &SivKey, id: &PageId, page: &mut Page) -> Tag;
 }
 
+impl Suite for SivCmac512 {
+    const BACKENDS: &[Backend] = &Backend::ALL;
+
+    fn on(key: &SivKey, backend: Backend) -> Option<Self> {
+        Self::with_backend(key, backend)
+    }
+
+    fn backend(&self) -> Backend {
+        self.backend()
+    }
+
+    fn ids(ids: &[PageId]) -> Vec<PageId> {
+        ids.to_vec()
+    }
+
+    /// The crate `aes-siv`.
+    fn oracle(key: &SivKey, id: &PageId, page: &mut Page) -> Tag {
+        let mut siv = Aes256Siv::new(key.expose().into());
+        let ad = id.associated_data(Self::SUITE);
+        let bytes = page.bytes_mut().as_mut_slice();
+        siv.encrypt_inout_detached([ad], bytes.into()).expect("one string").into()
+    }
+}
+
 impl Suite for PmacSiv512 {
+    const BACKENDS: &[Backend] = &[Backend::Portable, Backend::Vaes512];
+
     fn on(key: &SivKey, backend: Backend) -> Option<Self> {
         Self::with_backend(key, backend)
     }
@@ -93,6 +134,8 @@ impl Suite for PmacSiv512 {
 }
 
 impl Suite for CtrCmac {
+    const BACKENDS: &[Backend] = &[Backend::Portable, Backend::Vaes512];
+
     fn on(key: &SivKey, backend: Backend) -> Option<Self> {
         Self::with_backend(key.clone(), backend).map(|(suite, _)| suite)
     }
@@ -138,18 +181,18 @@ fn sealed<S: Suite>(
     plain: &[&Page],
     landing: Landing,
 ) -> (Vec<Page>, Vec<Tag>, Vec<PageId>) {
-    let mut pages = vec![noise(7); plain.len()];
+    let mut pages = vec![noise(7); plain.len() + 2];
     let mut jobs: Vec<_> = S::ids(ids)
         .into_iter()
         .zip(plain)
-        .zip(&mut pages)
+        .zip(&mut pages[1..])
         .map(|((id, plain), sealed)| SealJob::new(id, plain, sealed))
         .collect();
     suite.seal(&mut jobs, landing);
     let tags = jobs.iter().map(SealJob::tag).collect();
     let ids = jobs.iter().map(|job| *job.id()).collect();
     drop(jobs);
-    (pages, tags, ids)
+    (without_neighbours(pages, &noise(7)), tags, ids)
 }
 
 /// Opens all pages in one list, into what held noise before: verdicts and pages.
@@ -160,17 +203,24 @@ fn opened<S: Suite>(
     tags: &[Tag],
     landing: Landing,
 ) -> (Vec<bool>, Vec<Page>) {
-    let mut pages = vec![noise(9); sealed.len()];
+    let mut pages = vec![noise(9); sealed.len() + 2];
     let mut jobs: Vec<_> = ids
         .iter()
         .zip(sealed.iter().zip(tags))
-        .zip(&mut pages)
+        .zip(&mut pages[1..])
         .map(|((id, (sealed, tag)), plain)| OpenJob::new(*id, sealed, *tag, plain))
         .collect();
     suite.open(&mut jobs, landing);
     let verdicts = jobs.iter().map(OpenJob::genuine).collect();
     drop(jobs);
-    (verdicts, pages)
+    (verdicts, without_neighbours(pages, &noise(9)))
+}
+
+/// What a list was written to: every page but the first and the last, which nobody may touch.
+fn without_neighbours(mut pages: Vec<Page>, before: &Page) -> Vec<Page> {
+    let (first, last) = (pages.remove(0), pages.pop().expect("two more than the list"));
+    assert!([first, last].iter().all(|page| page.bytes() == before.bytes()), "wrote past the list");
+    pages
 }
 
 fn refused<S: Suite>(suite: &S, id: PageId, sealed: &Page, tag: Tag, landing: Landing) -> bool {
@@ -201,11 +251,16 @@ fn neighbours(id: PageId) -> [PageId; 8] {
 fn is_the_oracle_s<S: Suite>(key: &SivKey, ids: &[PageId], seed: u64, from: usize, to: Landing) {
     let store: Vec<_> = (seed..).map(noise).take(ids.len() * 2 + 1).collect();
     // Plain pages lie a page apart, or two, or not in order.
-    let plain: Vec<_> = (0..ids.len()).map(|at| &store[(at * from) % store.len()]).collect();
+    let plain: Vec<_> = (1..=ids.len()).map(|at| &store[(at * from) % store.len()]).collect();
+    agree_on::<S>(key, ids, &plain, to);
+}
+
+/// Seals and opens pages on every backend.
+fn agree_on<S: Suite>(key: &SivKey, ids: &[PageId], plain: &[&Page], to: Landing) {
     let mut expected: Option<(Vec<Page>, Vec<Tag>)> = None;
     for suite in everywhere::<S>(key) {
         let on = suite.backend();
-        let (pages, tags, ids) = sealed(&suite, ids, &plain, to);
+        let (pages, tags, ids) = sealed(&suite, ids, plain, to);
         let (wanted, wanted_tags) = expected.get_or_insert_with(|| {
             let mut wanted: Vec<_> = plain.iter().copied().cloned().collect();
             let tags = ids.iter().zip(&mut wanted).map(|(id, page)| S::oracle(key, id, page));
@@ -216,7 +271,7 @@ fn is_the_oracle_s<S: Suite>(key: &SivKey, ids: &[PageId], seed: u64, from: usiz
         assert!(pages.iter().zip(wanted).all(|(a, b)| a.bytes() == b.bytes()), "{on:?}");
         let (verdicts, again) = opened(&suite, &ids, &pages, &tags, to);
         assert!(verdicts.iter().all(|genuine| *genuine), "{on:?}: {verdicts:?}");
-        assert!(again.iter().zip(&plain).all(|(a, b)| a.bytes() == b.bytes()), "{on:?}");
+        assert!(again.iter().zip(plain).all(|(a, b)| a.bytes() == b.bytes()), "{on:?}");
     }
 }
 
@@ -266,6 +321,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
+    fn suite_1_is_the_cmac_siv_of_another_crate_on_every_backend(
+        key in any_key(),
+        ids in prop::collection::vec(any_id(), 0..=130),
+        seed: u64,
+        from in 1..4_usize,
+        landing in any_landing(),
+    ) {
+        is_the_oracle_s::<SivCmac512>(&key, &ids, seed, from, landing);
+    }
+
+    #[test]
     fn suite_3_is_the_pmac_siv_of_another_crate_on_every_backend(
         key in any_key(),
         ids in prop::collection::vec(any_id(), 0..=130),
@@ -297,6 +363,7 @@ proptest! {
         landing in any_landing(),
     ) {
         let bad = bad.index(ids.len());
+        refuses_one_bad_page::<SivCmac512>(&key, &ids, seed, bad, bit, landing);
         refuses_one_bad_page::<PmacSiv512>(&key, &ids, seed, bad, bit, landing);
         refuses_one_bad_page::<CtrCmac>(&key, &ids, seed, bad, bit, landing);
     }
@@ -306,22 +373,47 @@ proptest! {
 #[test]
 fn every_short_list_is_the_oracle_s() {
     let key = SivKey::new([0x5a; 64]);
-    let id = PageId {
-        gfn: Gfn::MAX,
-        version: Version::MAX,
-        epoch: Epoch(u64::MAX),
-        kind: PageKind::MEMORY,
-        perm: Perm::Read,
-        mask: MaskId::ALL,
-        stream: Stream::Resident,
-        excluded: false,
-    };
     for pages in 0..=40 {
         for landing in [Landing::Hot, Landing::Cold] {
-            is_the_oracle_s::<PmacSiv512>(&key, &vec![id; pages], 1, 1, landing);
-            is_the_oracle_s::<CtrCmac>(&key, &vec![id; pages], 1, 1, landing);
+            is_the_oracle_s::<SivCmac512>(&key, &vec![ID; pages], 1, 1, landing);
+            is_the_oracle_s::<PmacSiv512>(&key, &vec![ID; pages], 1, 1, landing);
+            is_the_oracle_s::<CtrCmac>(&key, &vec![ID; pages], 1, 1, landing);
         }
     }
+}
+
+/// The tag of suite 1 is where it counts from, and whoever has the key may choose it: by the last
+/// block of the page.
+#[test]
+fn a_counter_carries_as_far_as_it_has_to() {
+    let key = SivKey::new(core::array::from_fn(|at| at as u8));
+    let suite = SivCmac512::with_backend(&key, Backend::Portable).expect("runs everywhere");
+    let (mac, _) = key.expose().split_at(32);
+    let aes = Aes256Dec::new(mac.try_into().expect("32 bytes"));
+    let decrypted = |tag: Tag| {
+        let mut block = tag.into();
+        aes.decrypt_block(&mut block);
+        u128::from_be_bytes(block.into())
+    };
+    let words = [0, 1, 0xff, 0x100, 0xff01, 0xffff, 0x7f_ffff, 0xff_ff80, 0x7fff_ff01, 0x7fff_ffff];
+    // A tag's bit 31 is not counted, so all words with it end where those without do.
+    let tags = words.map(|word| [u128::MAX << 32 | word, u128::MAX << 31 | word]);
+    let tags: Vec<Tag> = tags.as_flattened().iter().map(|tag| tag.to_be_bytes()).collect();
+    let plain: Vec<_> = tags
+        .iter()
+        .zip(0..)
+        .map(|(tag, seed)| {
+            let mut page = noise(seed);
+            let found = sealed(&suite, &[ID], &[&page], Landing::Hot).1[0];
+            let last = page.bytes_mut().last_chunk_mut::<16>().expect("a page is longer");
+            let wanted = u128::from_be_bytes(*last) ^ decrypted(found) ^ decrypted(*tag);
+            *last = wanted.to_be_bytes();
+            page
+        })
+        .collect();
+    let plain: Vec<_> = plain.iter().collect();
+    assert_eq!(sealed(&suite, &[ID; 20], &plain, Landing::Hot).1, tags);
+    agree_on::<SivCmac512>(&key, &[ID; 20], &plain, Landing::Hot);
 }
 
 #[test]
@@ -329,7 +421,7 @@ fn every_backend_of_a_suite_that_this_machine_can_run_is_tried() {
     fn tried<S: Suite>(name: &str) {
         let key = SivKey::new([1; 64]);
         let mut report = format!("{name}: ");
-        for backend in [Backend::Portable, Backend::Vaes512] {
+        for backend in S::BACKENDS.iter().copied() {
             match S::on(&key, backend) {
                 Some(suite) => {
                     assert_eq!(suite.backend(), backend);
@@ -344,9 +436,11 @@ fn every_backend_of_a_suite_that_this_machine_can_run_is_tried() {
         // Past the harness, which keeps what a passing test prints.
         std::io::stderr().write_all(format!("{}\n", report.trim()).as_bytes()).expect("stderr");
     }
+    tried::<SivCmac512>("suite 1");
     tried::<PmacSiv512>("suite 3");
     tried::<CtrCmac>("suite 2");
     let key = SivKey::new([1; 64]);
+    assert_eq!(SivCmac512::new(&key).backend(), Backend::best());
     let best = PmacSiv512::new(&key).backend();
     assert_eq!(best == Backend::Vaes512, Backend::Vaes512.runs_here());
     assert_eq!(CtrCmac::new(key.clone()).0.backend(), best);

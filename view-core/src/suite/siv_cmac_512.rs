@@ -23,6 +23,10 @@ pub struct SivCmac512(Engine);
 enum Engine {
     Portable(Portable),
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    AesNi(x86::siv_aesni::Kernel),
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    Vaes256(x86::siv_vaes256::Kernel),
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     Vaes512(x86::siv_vaes512::Kernel),
 }
 
@@ -40,10 +44,17 @@ impl SivCmac512 {
         let engine = match backend {
             Backend::Portable => Engine::Portable(Portable::new(key)),
             #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Backend::AesNi => Engine::AesNi(x86::siv_aesni::Kernel::new(x86::AesNi::here()?, key)),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Backend::Vaes256 => {
+                Engine::Vaes256(x86::siv_vaes256::Kernel::new(x86::Vaes256::here()?, key))
+            }
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::siv_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
-            _ => return None,
+            #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+            Backend::AesNi | Backend::Vaes256 | Backend::Vaes512 => return None,
         };
         Some(Self(engine))
     }
@@ -52,6 +63,10 @@ impl SivCmac512 {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::AesNi(_) => Backend::AesNi,
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::Vaes256(_) => Backend::Vaes256,
             #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
@@ -68,6 +83,10 @@ impl PageCipher for SivCmac512 {
         match &self.0 {
             Engine::Portable(portable) => portable.seal(jobs),
             #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::AesNi(kernel) => kernel.seal(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::Vaes256(kernel) => kernel.seal(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
         }
     }
@@ -75,6 +94,10 @@ impl PageCipher for SivCmac512 {
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
         match &self.0 {
             Engine::Portable(portable) => portable.open(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::AesNi(kernel) => kernel.open(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            Engine::Vaes256(kernel) => kernel.open(jobs, landing),
             #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
             Engine::Vaes512(kernel) => kernel.open(jobs, landing),
         }

@@ -181,7 +181,10 @@ pub(crate) fn drive<C: PageCipher<Id = PageId>>(cipher: &C) -> Option<[Receipt; 
 }
 
 /// Two plans at once: dropped, dropped half way, and failing at every call there is.
-fn drop_and_fail<C: PageCipher<Id = PageId>>(vm: &Vm<'_>, machine: &mut Machine<'_, C>) -> Option<()> {
+fn drop_and_fail<C: PageCipher<Id = PageId>>(
+    vm: &Vm<'_>,
+    machine: &mut Machine<'_, C>,
+) -> Option<()> {
     for patience in 0..black_box(12) {
         let mut batch = Batch::<2>::new();
         for gfn in vm.gfns() {
@@ -224,7 +227,10 @@ fn act<C: PageCipher<Id = PageId>>(
     carry_out(machine, vm.claim(gfn).ok()?.act(act).ok()?)
 }
 
-fn carry_out<C: PageCipher<Id = PageId>>(machine: &mut Machine<'_, C>, plan: Plan<'_>) -> Option<Receipt> {
+fn carry_out<C: PageCipher<Id = PageId>>(
+    machine: &mut Machine<'_, C>,
+    plan: Plan<'_>,
+) -> Option<Receipt> {
     let id: Option<PageId> = black_box(plan.seal_id());
     let mut batch = Batch::<4>::new();
     batch.push(plan).ok()?;

@@ -1,9 +1,10 @@
 //! Sealing kernels for x86-64, a file a kernel. The only room of the core with unsafe code in it.
 //!
 //! Pages are lent as vectors, so loads and stores are those of the language. Three things are left
-//! that are unsafe, each argued where it stands: a store that goes past the cache, a prefetch, and
-//! entering a function that is compiled for more than the machine may have. The last takes a proof
-//! that the machine was asked: [`Vaes512`], [`Vaes256`] or [`AesNi`].
+//! that are unsafe, each argued where it stands: a store that goes past the cache, an empty line of
+//! assembly that holds vectors in their order, and entering a function that is compiled for more
+//! than the machine may have. The last takes a proof that the machine was asked: [`Vaes512`],
+//! [`Vaes256`] or [`AesNi`].
 
 pub(super) mod aegis_vaes512;
 mod chains;
@@ -15,6 +16,9 @@ pub(super) mod measure;
 mod pass;
 pub(super) mod pmac_vaes512;
 mod schedule;
+pub(super) mod siv_aesni;
+mod siv_narrow;
+pub(super) mod siv_vaes256;
 pub(super) mod siv_vaes512;
 mod turned;
 mod zmm;
