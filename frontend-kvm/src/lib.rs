@@ -10,6 +10,7 @@
 #[path = "../guest/abi.rs"]
 pub mod abi;
 pub mod control;
+pub mod crew;
 mod error;
 pub mod exit;
 pub mod guest;
