@@ -10,13 +10,15 @@ use view_core::image::{
 };
 use view_core::key::{EpochKey, RootKey};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{Landing, OpenJob, PageCipher};
+use view_core::suite::{Landing, OpenJob};
 use view_core::{PAGE_SIZE, Page, Receipt};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-/// Pages that are opened together.
-const RUN: usize = 64;
+use crate::crew;
+
+/// Pages that are read and opened together.
+const RUN: usize = 512;
 
 /// Why an image can't be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ pub fn write<E: From<ImageFileError>>(
     let mut writer = ImageWriter::new(key, header, &mut block).map_err(format)?;
     sink.write_all(&block).map_err(io)?;
     let mut records = Vec::new();
-    let mut body = Vec::with_capacity(RUN * PAGE_SIZE);
+    let mut body = Vec::new();
     while (records.len() as u64) < header.pages {
         body.clear();
         for (receipt, page) in next(records.len())? {
@@ -156,8 +158,9 @@ impl<'f> ImageFile<'f> {
         let cipher = SivCmac512::new(&self.reader.page_key());
         let records: Vec<GenuineRecord> = manifest.records().collect();
         let mut at = self.reader.geometry().bodies().start;
-        let mut sealed = vec![Page::zeroed(); RUN];
-        let mut plain = Zeroizing::new(vec![Page::zeroed(); RUN]);
+        let run = RUN.min(records.len());
+        let mut sealed = vec![Page::zeroed(); run];
+        let mut plain = Zeroizing::new(vec![Page::zeroed(); run]);
         for some in records.chunks(RUN) {
             let Some(sealed) = sealed.get_mut(..some.len()) else { break };
             let read = self.file.read_exact_at(sealed.as_mut_bytes(), at);
@@ -168,8 +171,9 @@ impl<'f> ImageFile<'f> {
                 OpenJob::new(id, sealed, tag, plain)
             };
             let staged = some.iter().zip(&*sealed).zip(plain.iter_mut());
-            let mut jobs: Vec<OpenJob<'_>> = staged.map(job).collect();
-            cipher.open(&mut jobs, Landing::Hot);
+            let mut jobs: heapless::Vec<OpenJob<'_>, RUN> = staged.map(job).collect();
+            // Hot: `each` reads them next.
+            crew::open(&cipher, &mut jobs, Landing::Hot);
             for (job, record) in jobs.iter().zip(some) {
                 if !job.genuine() {
                     return Err(E::from(ImageError::PageForged(record.gfn()).into()));

@@ -20,7 +20,7 @@ use super::views::ViewFault;
 /// How long a page that somebody else holds is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pages that go through their phases together.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 
 /// Why something was not done to a page. The page is as it was, except after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -175,12 +175,14 @@ impl Guard {
         Ok(())
     }
 
-    /// Seals many pages for a stream, batch by batch: `each` sees what was done to each.
+    /// Seals many pages for a stream, batch by batch, on the caller's handle, whose staging is kept
+    /// from call to call: `each` sees what was done to each.
     ///
     /// # Errors
     /// The first denial; what came before it is done.
     pub fn export(
         &self,
+        platform: &mut KvmPlatform,
         gfns: &[Gfn],
         stream: Stream,
         mut each: impl FnMut(Done),
@@ -192,8 +194,7 @@ impl Guard {
                 // A batch takes as many plans as a chunk has pages.
                 let _ = batch.push(plan);
             }
-            let mut platform = KvmPlatform::new(Arc::clone(&self.shared));
-            let receipts = batch.run(&mut platform).map_err(Denied::Fault)?;
+            let receipts = batch.run(platform).map_err(Denied::Fault)?;
             for receipt in receipts.iter() {
                 let wire = platform.take_wire(receipt.gfn);
                 each(Done { receipt, wire });

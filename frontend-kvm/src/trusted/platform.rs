@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
+use view_core::suite::{Landing, OpenJob, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
     View, What,
@@ -13,7 +13,11 @@ use zeroize::Zeroize;
 use super::ciphers::Ciphers;
 use super::views::{ViewFault, Views};
 use super::wear::StreamWear;
+use crate::crew;
 use crate::harden::SecretBox;
+
+/// Pages that are staged together. Their jobs are on the stack.
+const TURN: usize = 256;
 
 /// What every thread's handle shares.
 #[derive(Debug)]
@@ -82,18 +86,53 @@ impl KvmPlatform {
         grow(&mut self.sealed);
     }
 
-    /// One list for one stream, already staged in `plain`.
-    fn seal_staged(&mut self, steps: &[SealStep], tags: &mut [Tag], stream: Stream) {
-        let staged = self.plain.iter().zip(&mut self.sealed).zip(steps);
-        let mut jobs: Vec<SealJob<'_>> = staged
-            .filter(|(_, step)| step.id.stream == stream)
-            .map(|((plain, sealed), step)| SealJob::new(step.id, plain, sealed))
-            .collect();
-        self.shared.ciphers.of(stream).seal(&mut jobs, Landing::Hot);
-        let tags = tags.iter_mut().zip(steps).filter(|(_, step)| step.id.stream == stream);
-        for (job, (tag, _)) in jobs.iter().zip(tags) {
-            *tag = job.tag();
+    /// At most [`TURN`] pages: copies them into staging, seals them there, wipes the copies.
+    fn seal_turn(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), ViewFault> {
+        self.stage(steps.len());
+        for (step, staged) in steps.iter().zip(&mut self.plain) {
+            match step.from {
+                Source::Frame => self.shared.views.read_guest(step.target.gfn, staged)?,
+                Source::Zeroes => staged.zeroize(),
+            }
         }
+        let (mut staged, mut tags) = (self.plain.iter().zip(&mut self.sealed), tags.iter_mut());
+        for run in steps.chunk_by(|a, b| a.id.stream == b.id.stream) {
+            let Some(SealStep { id: PageId { stream, .. }, .. }) = run.first() else { continue };
+            let job =
+                |(step, (plain, sealed)): (&SealStep, _)| SealJob::new(step.id, plain, sealed);
+            let mut jobs: heapless::Vec<SealJob<'_>, TURN> =
+                run.iter().zip(staged.by_ref()).map(job).collect();
+            // Hot: the next thing that happens to sealed pages is that they are copied on.
+            crew::seal(self.shared.ciphers.of(*stream), &mut jobs, Landing::Hot);
+            for (job, tag) in jobs.iter().zip(tags.by_ref()) {
+                *tag = job.tag();
+            }
+        }
+        self.plain.iter_mut().take(steps.len()).for_each(Zeroize::zeroize);
+        (0..).zip(steps).try_for_each(|(index, step)| self.place(index, step))
+    }
+
+    /// At most [`TURN`] pages, copied into staging, opened there and copied back.
+    fn open_turn(&mut self, steps: &[OpenStep], genuine: &mut [bool]) -> Result<(), ViewFault> {
+        self.stage(steps.len());
+        for (step, staged) in steps.iter().zip(&mut self.sealed) {
+            self.shared.views.memory().read_page(step.target.gfn, staged)?;
+        }
+        let job = |((sealed, plain), step): ((_, _), &OpenStep)| {
+            let (id, tag): (PageId, Tag) = (step.id, step.tag);
+            OpenJob::new(id, sealed, tag, plain)
+        };
+        let staged = self.sealed.iter().zip(&mut self.plain);
+        let mut jobs: heapless::Vec<OpenJob<'_>, TURN> = staged.zip(steps).map(job).collect();
+        // Hot: they are copied on below.
+        crew::open(self.shared.ciphers.of(Stream::Resident), &mut jobs, Landing::Hot);
+        for ((job, step), genuine) in jobs.iter_mut().zip(steps).zip(genuine) {
+            *genuine = job.genuine();
+            // What is not genuine was zeroed by the suite.
+            self.shared.views.memory().write_page(step.target.gfn, job.plain())?;
+            job.zeroize();
+        }
+        Ok(())
     }
 
     fn place(&mut self, index: usize, step: &SealStep) -> Result<(), ViewFault> {
@@ -171,43 +210,13 @@ impl Platform for KvmPlatform {
     }
 
     fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), ViewFault> {
-        self.stage(steps.len());
-        for (step, staged) in steps.iter().zip(&mut self.plain) {
-            match step.from {
-                Source::Frame => self.shared.views.read_guest(step.target.gfn, staged)?,
-                Source::Zeroes => staged.zeroize(),
-            }
-        }
-        for stream in [Stream::View, Stream::Resident, Stream::Image] {
-            if steps.iter().any(|step| step.id.stream == stream) {
-                self.seal_staged(steps, tags, stream);
-            }
-        }
-        for staged in self.plain.iter_mut().take(steps.len()) {
-            staged.zeroize();
-        }
-        (0..).zip(steps).try_for_each(|(index, step)| self.place(index, step))
+        let mut turns = steps.chunks(TURN).zip(tags.chunks_mut(TURN));
+        turns.try_for_each(|(steps, tags)| self.seal_turn(steps, tags))
     }
 
     fn open(&mut self, steps: &[OpenStep], genuine: &mut [bool]) -> Result<(), ViewFault> {
-        self.stage(steps.len());
-        for (step, staged) in steps.iter().zip(&mut self.sealed) {
-            self.shared.views.memory().read_page(step.target.gfn, staged)?;
-        }
-        let job = |((sealed, plain), step): ((_, _), &OpenStep)| {
-            let (id, tag): (PageId, Tag) = (step.id, step.tag);
-            OpenJob::new(id, sealed, tag, plain)
-        };
-        let staged = self.sealed.iter().zip(&mut self.plain);
-        let mut jobs: Vec<OpenJob<'_>> = staged.zip(steps).map(job).collect();
-        self.shared.ciphers.of(Stream::Resident).open(&mut jobs, Landing::Hot);
-        for ((job, step), genuine) in jobs.iter_mut().zip(steps).zip(genuine) {
-            *genuine = job.genuine();
-            // What is not genuine was zeroed by the suite.
-            self.shared.views.memory().write_page(step.target.gfn, job.plain())?;
-            job.zeroize();
-        }
-        Ok(())
+        let mut turns = steps.chunks(TURN).zip(genuine.chunks_mut(TURN));
+        turns.try_for_each(|(steps, genuine)| self.open_turn(steps, genuine))
     }
 
     fn scrub(&mut self, page: &Target, copies: Copies) -> Result<(), ViewFault> {

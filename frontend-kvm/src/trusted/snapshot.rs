@@ -18,13 +18,15 @@ use zeroize::Zeroizing;
 
 use super::TrustedVm;
 use super::guard::{Denied, Done, Guard, Witness};
+use super::platform::KvmPlatform;
 use super::tracker::Tracker;
 use crate::SysError;
 use crate::image_file::{self, ImageFileError, SealedPages};
 use crate::machine::MachineError;
 
-/// Pages that are sealed together.
-const RUN: usize = 64;
+/// Pages that are sealed together: enough for a second thread. A store to one of them waits for all
+/// of them, so no more.
+const RUN: usize = 256;
 
 /// Why there is no image. The guest runs on, unless a page was poisoned.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +128,8 @@ impl TrustedVm {
         let pages = self.guard.vm().pages();
         let header = self.header(pages, state.len() as u64);
         let key = &self.guard.shared().ciphers.epoch;
-        let next = |first| job.next::<SnapshotError>(first, tracker);
+        let mut platform = KvmPlatform::new(Arc::clone(self.guard.shared()));
+        let next = |first| job.next::<SnapshotError>(first, tracker, &mut platform);
         let root = image_file::write(sink, key, &header, state, next)?;
         Ok(Told { stall: Duration::ZERO, pages, root })
     }
@@ -187,6 +190,7 @@ impl Job {
         &self,
         first: usize,
         tracker: &Tracker,
+        platform: &mut KvmPlatform,
     ) -> Result<SealedPages, E> {
         let mut pages = self.settled(first);
         if let Some(denied) = pages.failed {
@@ -201,9 +205,8 @@ impl Job {
         drop(pages);
         let gfns: Vec<Gfn> = (first..first + count).filter_map(gfn_at).collect();
         let mut done = Vec::with_capacity(count);
-        let sealed = self
-            .guard
-            .export(&gfns, Stream::Image, |Done { receipt, wire }| done.push((receipt, wire)));
+        let each = |Done { receipt, wire }| done.push((receipt, wire));
+        let sealed = self.guard.export(platform, &gfns, Stream::Image, each);
         let mut pages = self.lock();
         for stage in pages.stages.iter_mut().skip(first).take(count) {
             *stage = Stage::Sealed;
@@ -243,9 +246,9 @@ impl Witness for Job {
         }
         drop(pages);
         let mut done = None;
-        let sealed = self
-            .guard
-            .export(&[gfn], Stream::Image, |Done { receipt, wire }| done = Some((receipt, wire)));
+        let mut platform = KvmPlatform::new(Arc::clone(self.guard.shared()));
+        let each = |Done { receipt, wire }| done = Some((receipt, wire));
+        let sealed = self.guard.export(&mut platform, &[gfn], Stream::Image, each);
         let mut pages = self.lock();
         if let Some(stage) = pages.stages.get_mut(page) {
             *stage = Stage::Sealed;
