@@ -13,6 +13,7 @@ mod eight;
 pub(super) mod gcm_vaes512;
 mod ghash_vaes512;
 pub(super) mod measure;
+mod narrow;
 mod pass;
 pub(super) mod pmac_vaes512;
 mod schedule;

@@ -11,8 +11,11 @@ use super::AesNi as Proof;
 /// Blocks in a vector.
 const LANES: usize = 1;
 
-/// How far on the blocks of a vector are, and the next vector.
+/// How far on each block of a vector is.
 const NUMBERS: [[u32; 4]; LANES] = [[0; 4]];
+
+/// How far on the next vector is.
 const STEP: u32 = 1;
 
+super::narrow::vectors!("aes,sse4.1,ssse3");
 super::siv_narrow::kernel!("aes,sse4.1,ssse3");

@@ -11,8 +11,11 @@ use super::Vaes256 as Proof;
 /// Blocks in a vector.
 const LANES: usize = 2;
 
-/// How far on the blocks of a vector are, and the next vector.
+/// How far on each block of a vector is.
 const NUMBERS: [[u32; 4]; LANES] = [[0; 4], [0, 0, 0, 1]];
+
+/// How far on the next vector is.
 const STEP: u32 = 2;
 
+super::narrow::vectors!("aes,avx2,vaes");
 super::siv_narrow::kernel!("aes,avx2,vaes");
