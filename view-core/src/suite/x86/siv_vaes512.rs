@@ -4,17 +4,21 @@
 //! group and the bytes of the group before it go side by side, and each fills the waits of the
 //! other. Opening is one pass: the chains follow a part behind what is decrypted.
 
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, _mm_sfence};
+use core::arch::x86_64::{__m512i, _MM_HINT_T0, _mm_prefetch, _mm_sfence};
+
+use heapless::Vec;
+use zeroize::optimization_barrier;
 
 use super::Vaes512;
-use super::chains::encrypt_one;
+use super::chains::{absorb, encrypt_one, lanes};
 use super::eight::{Counter, Eight, PARTS, Parts, encrypt, encrypt_both, parts, parts_mut};
 use super::turned::{GROUP, Turned};
-use super::zmm::{Keys, blocks, put, repeat, sum, zero};
+use super::zmm::{self, Keys, LINES, Lines, blocks, lines, put, repeat, sum, zero};
 use crate::key::SivKey;
+use crate::page::Page;
 use crate::suite::siv::counter;
 use crate::suite::siv_cmac_512::{SivCmac512, Subkeys};
-use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob};
+use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Tag};
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
@@ -53,6 +57,9 @@ impl Kernel {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
+    if jobs.len() <= FEW {
+        return seal_few::<COLD>(kernel, jobs);
+    }
     let mut groups = jobs.chunks_mut(GROUP);
     let Some(mut tagged) = groups.next() else {
         return;
@@ -65,8 +72,16 @@ fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
         authenticate_and_stream::<COLD>(kernel, group, tagged, next, &mut turned);
         tagged = group;
     }
+    stream_sealed::<COLD>(kernel, tagged);
+}
+
+/// The bytes of pages that have their tags.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn stream_sealed<const COLD: bool>(kernel: &Kernel, tagged: &mut [SealJob<'_>]) {
     for job in tagged {
-        stream::<COLD>(&kernel.ctr, job);
+        let tag = job.tag();
+        let (plain, sealed) = job.pages();
+        stream::<COLD>(&kernel.ctr, &tag, plain, sealed);
     }
     if COLD {
         _mm_sfence();
@@ -78,16 +93,15 @@ const AHEAD: usize = 2;
 
 /// Pages on their way to their tags.
 struct Tagging<'a, 't> {
-    pages: [&'a Parts; GROUP],
+    pages: Vec<&'a Parts, GROUP>,
     /// The pages that come a group later.
-    next: [&'a Parts; GROUP],
+    next: Vec<&'a Parts, GROUP>,
     turned: &'t mut Turned,
     ends: Eight,
 }
 
 impl<'a, 't> Tagging<'a, 't> {
-    /// Up to thirty-two pages. Lanes that are left over get the first page once more: that costs
-    /// nothing, and a branch would.
+    /// Up to thirty-two pages. Lanes that are left over chain zeroes, or what was there before.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn begin(
@@ -95,29 +109,28 @@ impl<'a, 't> Tagging<'a, 't> {
         group: &[SealJob<'a>],
         next: &[SealJob<'a>],
         turned: &'t mut Turned,
-    ) -> Option<Self> {
-        let first = group.first()?;
-        let job = |lane: usize| group.get(lane).unwrap_or(first);
-        let pages: [&Parts; GROUP] = core::array::from_fn(|lane| parts(job(lane).plain()));
-        let next = core::array::from_fn(|lane| parts(next.get(lane).unwrap_or(first).plain()));
-        let ends = ends(kernel, |lane| *job(lane).id());
+    ) -> Self {
+        let ends = ends(kernel, group.iter().map(SealJob::id));
+        let plain = |jobs: &[SealJob<'a>]| jobs.iter().map(|job| parts(job.plain())).collect();
+        let (pages, next): (Vec<&Parts, GROUP>, _) = (plain(group), plain(next));
         for (page, [first, ..]) in pages.iter().enumerate() {
             turned.take(0, page, first);
         }
-        Some(Self { pages, next, turned, ends })
+        Self { pages, next, turned, ends }
     }
 
     /// One block for every chain, short of AES; and the next part of one page is made ready.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn step(&mut self, chains: Eight, part: usize, step: usize) -> Eight {
-        if let (Some(page), Some(next)) = (self.pages.get(step), self.next.get(step)) {
+        if let Some(page) = self.pages.get(step) {
             if let Some(lines) = page.get(part.wrapping_add(1)) {
                 self.turned.take(part.wrapping_add(1), step, lines);
-            } else if step == GROUP - 1 {
-                self.turned.end(&self.ends);
             }
-            ask_for(page, next, part);
+            ask_for(page, self.next.get(step).copied(), part);
+        }
+        if part == PARTS - 1 && step == GROUP - 1 {
+            self.turned.end(&self.ends);
         }
         self.turned.add(chains, part, step)
     }
@@ -137,9 +150,7 @@ fn authenticate<'a>(
     next: &[SealJob<'a>],
     turned: &mut Turned,
 ) {
-    let Some(mut tagging) = Tagging::begin(kernel, group, next, turned) else {
-        return;
-    };
+    let mut tagging = Tagging::begin(kernel, group, next, turned);
     let mut chains = [zero(); 8];
     for part in 0..PARTS {
         for step in 0..GROUP {
@@ -158,9 +169,7 @@ fn authenticate_and_stream<'a, const COLD: bool>(
     next: &[SealJob<'a>],
     turned: &mut Turned,
 ) {
-    let Some(mut tagging) = Tagging::begin(kernel, group, next, turned) else {
-        return;
-    };
+    let mut tagging = Tagging::begin(kernel, group, next, turned);
     let mut chains = [zero(); 8];
     for (page, job) in tagged.iter_mut().enumerate() {
         let count = Counter::new(counter(&job.tag()).to_be_bytes());
@@ -181,10 +190,9 @@ fn authenticate_and_stream<'a, const COLD: bool>(
 /// CTR over a page (RFC 5297, section 2.5).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
-    let count = Counter::new(counter(&job.tag()).to_be_bytes());
-    let (plain, sealed) = job.pages();
-    let (from, to) = (parts(plain).as_chunks::<2>().0, parts_mut(sealed).as_chunks_mut::<2>().0);
+fn stream<const COLD: bool>(keys: &Keys, tag: &Tag, from: &Page, to: &mut Page) {
+    let count = Counter::new(counter(tag).to_be_bytes());
+    let (from, to) = (parts(from).as_chunks::<2>().0, parts_mut(to).as_chunks_mut::<2>().0);
     for (at, ([from_a, from_b], [to_a, to_b])) in from.iter().zip(to).enumerate() {
         let part = at.wrapping_mul(2);
         let (a, b) =
@@ -198,10 +206,12 @@ fn stream<const COLD: bool>(keys: &Keys, job: &mut SealJob<'_>) {
 /// that they are near when their turn comes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ask_for(page: &Parts, next: &Parts, part: usize) {
+fn ask_for(page: &Parts, next: Option<&Parts>, part: usize) {
     let at = part.wrapping_add(AHEAD);
-    for line in page.get(at).or_else(|| next.get(at.wrapping_sub(PARTS))).into_iter().flatten() {
-        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
+    if let Some(lines) = page.get(at).or_else(|| next?.get(at.wrapping_sub(PARTS))) {
+        for line in lines {
+            _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
+        }
     }
 }
 
@@ -222,10 +232,10 @@ fn write<const COLD: bool>(from: &Eight, to: &mut Eight, stream: &Eight) {
 /// S2V and CMAC add to everyone's (RFC 5297, section 2.4).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ends(kernel: &Kernel, id: impl Fn(usize) -> PageId) -> Eight {
+fn ends<'a>(kernel: &Kernel, ids: impl Iterator<Item = &'a PageId>) -> Eight {
     let (mut first, mut second) = ([[0_u8; 16]; GROUP], [[0_u8; 16]; GROUP]);
-    for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
-        [*first, *second] = zerocopy::transmute!(id(lane).associated_data(SivCmac512::SUITE));
+    for ((first, second), id) in first.iter_mut().zip(&mut second).zip(ids) {
+        [*first, *second] = zerocopy::transmute!(id.associated_data(SivCmac512::SUITE));
     }
     let (first, second): (Eight, Eight) =
         (zerocopy::transmute!(first), zerocopy::transmute!(second));
@@ -243,6 +253,9 @@ fn ends(kernel: &Kernel, id: impl Fn(usize) -> PageId) -> Eight {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
+    if jobs.len() <= FEW {
+        return open_few(kernel, jobs);
+    }
     let mut groups = jobs.chunks_mut(GROUP);
     let (mut turned, mut turn) = (Turned::new(), groups.next());
     while let Some(group) = turn {
@@ -267,45 +280,113 @@ fn decrypt<const COLD: bool>(
     next: &[OpenJob<'_>],
     turned: &mut Turned,
 ) -> Eight {
-    let Some(first) = group.first() else {
-        return [zero(); 8];
-    };
-    let id = *first.id();
-    let ends = ends(kernel, |lane| group.get(lane).map_or(id, |job| *job.id()));
-    let mut counts = [Counter::new([0; 16]); GROUP];
-    for (count, job) in counts.iter_mut().zip(&*group) {
-        *count = Counter::new(counter(job.tag()).to_be_bytes());
-    }
+    let ends = ends(kernel, group.iter().map(OpenJob::id));
+    let count = |job: &OpenJob<'_>| Counter::new(counter(job.tag()).to_be_bytes());
+    let counts: Vec<Counter, GROUP> = group.iter().map(count).collect();
     let mut chains = [zero(); 8];
     for part in 0..=PARTS {
-        for (step, count) in counts.iter().enumerate() {
-            let mut stream = count.part(part);
-            if part == 0 {
-                stream = encrypt(&kernel.ctr, stream);
-            } else {
-                let sums = turned.add(chains, part.wrapping_sub(1), step);
-                (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, stream));
+        for step in 0..GROUP {
+            if part > 0 {
+                chains = turned.add(chains, part.wrapping_sub(1), step);
             }
-            let Some(job) = group.get_mut(step) else {
+            let page = if part < PARTS { counts.get(step).zip(group.get_mut(step)) } else { None };
+            let Some((count, job)) = page else {
+                if part > 0 {
+                    chains = encrypt(&kernel.mac, chains);
+                }
                 continue;
             };
+            let mut bytes = count.part(part);
+            if part > 0 {
+                (chains, bytes) = encrypt_both((&kernel.mac, chains), (&kernel.ctr, bytes));
+            } else {
+                bytes = encrypt(&kernel.ctr, bytes);
+            }
             let (sealed, plain) = job.pages();
-            let sealed = parts(sealed);
-            let (Some(from), Some(to)) = (sealed.get(part), parts_mut(plain).get_mut(part)) else {
-                continue;
-            };
-            let mut bytes = stream;
-            for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
-                *bytes = sum(*bytes, *from);
-                // SAFETY: the caller fences if this is cold.
-                unsafe { put::<COLD>(to, *bytes) };
+            let (sealed, plain) = (parts(sealed), parts_mut(plain));
+            if let (Some(from), Some(to)) = (sealed.get(part), plain.get_mut(part)) {
+                for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
+                    *bytes = sum(*bytes, *from);
+                    // SAFETY: the caller fences if this is cold.
+                    unsafe { put::<COLD>(to, *bytes) };
+                }
             }
             turned.take(part, step, &bytes);
-            ask_for(sealed, next.get(step).map_or(sealed, |job| parts(job.sealed())), part);
+            ask_for(sealed, next.get(step).map(|job| parts(job.sealed())), part);
         }
         if part == PARTS - 1 {
             turned.end(&ends);
         }
     }
     chains
+}
+
+/// Pages that are too few for the great machinery.
+const FEW: usize = 8;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn seal_few<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
+    let ends = ends(kernel, jobs.iter().map(SealJob::id));
+    let tags = tags_of_few(kernel, &ends, jobs.iter().map(SealJob::plain));
+    for (job, tag) in jobs.iter_mut().zip(tags.as_flattened()) {
+        job.settle(*tag);
+    }
+    stream_sealed::<COLD>(kernel, jobs);
+}
+
+/// In the cache in any case: what is decrypted is read once more.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn open_few(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
+    for job in &mut *jobs {
+        let tag = *job.tag();
+        let (sealed, plain) = job.pages();
+        stream::<false>(&kernel.ctr, &tag, sealed, plain);
+    }
+    let ends = ends(kernel, jobs.iter().map(OpenJob::id));
+    let tags = tags_of_few(kernel, &ends, jobs.iter().map(OpenJob::plain));
+    for (job, tag) in jobs.iter_mut().zip(tags.as_flattened()) {
+        job.settle(tag);
+    }
+}
+
+/// The tags of up to eight pages.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn tags_of_few<'a>(
+    kernel: &Kernel,
+    [a, b, ..]: &Eight,
+    pages: impl ExactSizeIterator<Item = &'a Page>,
+) -> [[[u8; 16]; 4]; 2] {
+    if pages.len() <= 4 {
+        let [a] = chain_few(kernel, [*a], pages);
+        [blocks(a), [[0; 16]; 4]]
+    } else {
+        chain_few(kernel, [*a, *b], pages).map(blocks)
+    }
+}
+
+/// The CBC-MAC of up to four times `G` pages. Lanes that are left over chain zeroes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[expect(clippy::indexing_slicing, reason = "a line of LINES")]
+fn chain_few<'a, const G: usize>(
+    kernel: &Kernel,
+    ends: [__m512i; G],
+    mut pages: impl Iterator<Item = &'a Page>,
+) -> [__m512i; G] {
+    const NOTHING: &Lines = &[zero(); LINES];
+    let pages: [[&Lines; 4]; G] = lanes(|_| pages.next().map_or(NOTHING, lines));
+    let (mut state, mut tile) = ([zero(); G], [[zero(); G]; 4]);
+    for line in 0..LINES {
+        for (vector, [a, b, c, d]) in pages.iter().enumerate() {
+            let blocks = zmm::turned([a[line], b[line], c[line], d[line]]);
+            for (row, block) in tile.iter_mut().zip(blocks) {
+                row[vector] = block;
+            }
+        }
+        absorb(&kernel.mac, &mut state, &mut tile, &ends, line);
+    }
+    tile = [[zero(); G]; 4];
+    optimization_barrier(&tile);
+    state
 }

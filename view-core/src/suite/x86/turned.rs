@@ -4,9 +4,9 @@
 //! vector holds the same block of four pages, so pages have to be turned. They are turned by
 //! writing blocks and, a whole part later, reading vectors: the instructions that turn vectors take
 //! the units that AES needs, and a vector that is read while its blocks are still on their way to
-//! the cache has to wait for them. A part is eight lines of every page, because memory likes to be read
-//! in one place for a while; it has as many steps as there are pages, so that every step of the
-//! chains turns the part of one page.
+//! the cache has to wait for them. A part is eight lines of every page, because memory likes to be
+//! read in one place for a while; it has as many steps as there are pages, so that every step of
+//! the chains turns the part of one page.
 
 use core::arch::x86_64::__m128i;
 

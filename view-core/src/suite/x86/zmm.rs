@@ -32,13 +32,13 @@ pub(super) fn lines_mut(page: &mut Page) -> &mut Lines {
 
 /// Four blocks side by side.
 #[inline]
-pub(super) fn four(blocks: [[u8; 16]; 4]) -> __m512i {
+pub(super) const fn four(blocks: [[u8; 16]; 4]) -> __m512i {
     zerocopy::transmute!(blocks)
 }
 
 /// The same block four times.
 #[inline]
-pub(super) fn repeat(block: [u8; 16]) -> __m512i {
+pub(super) const fn repeat(block: [u8; 16]) -> __m512i {
     four([block; 4])
 }
 
@@ -50,7 +50,7 @@ pub(super) fn blocks(vector: __m512i) -> [[u8; 16]; 4] {
 
 /// Nothing but zeroes.
 #[inline]
-pub(super) fn zero() -> __m512i {
+pub(super) const fn zero() -> __m512i {
     repeat([0; 16])
 }
 
