@@ -183,7 +183,7 @@ macro_rules! kernel {
             #[inline]
             #[target_feature(enable = $features)]
             fn end(&mut self, ends: &Eight) {
-                let [_, [.., last]] = &mut self.0;
+                let [_, [.., last]] = &mut self.0; // parts are even in number
                 *last = sums(*last, ends);
             }
         }
