@@ -10,6 +10,7 @@ mod ours;
 mod peers;
 mod plot;
 pub mod report;
+pub mod timing;
 
 use view_core::key::SivKey;
 use view_core::suite::{PageId, Stream};
