@@ -12,7 +12,7 @@ use zeroize::ZeroizeOnDrop;
 use super::aegis::{AegisX4, Nonce};
 use super::backend::Backend;
 use super::sequence::{Once, Sequence};
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;
 use super::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId};
 use crate::key::AegisKey;
@@ -23,7 +23,7 @@ pub struct Aegis128X4(Engine);
 /// The key, for one backend.
 enum Engine {
     Portable(AegisX4),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes512(x86::aegis_vaes512::Kernel),
 }
 
@@ -49,7 +49,7 @@ impl Aegis128X4 {
     fn on(key: &AegisKey, backend: Backend) -> Option<Self> {
         let engine = match backend {
             Backend::Portable => Engine::Portable(AegisX4::new(key.expose())),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::aegis_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
@@ -62,7 +62,7 @@ impl Aegis128X4 {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -75,18 +75,18 @@ impl PageCipher for Aegis128X4 {
     type Id = Once;
 
     fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(aegis) => jobs.iter_mut().for_each(|job| seal(aegis, job)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(aegis), _) => jobs.iter_mut().for_each(|job| seal(aegis, job)),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.seal(jobs, landing),
         }
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(aegis) => jobs.iter_mut().for_each(|job| open(aegis, job)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.open(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(aegis), _) => jobs.iter_mut().for_each(|job| open(aegis, job)),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.open(jobs, landing),
         }
     }
 }

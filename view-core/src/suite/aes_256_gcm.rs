@@ -12,7 +12,7 @@ use zeroize::ZeroizeOnDrop;
 use super::backend::Backend;
 use super::gcm::{Gcm256, Nonce};
 use super::sequence::{Once, Sequence};
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;
 use super::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId};
 use crate::key::GcmKey;
@@ -22,12 +22,12 @@ pub struct Aes256Gcm(Engine);
 
 /// The key, expanded for one backend.
 #[cfg_attr(
-    all(target_arch = "x86_64", target_feature = "sse2"),
+    all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)),
     expect(clippy::large_enum_variant, reason = "there is no heap, and a cipher is made once")
 )]
 enum Engine {
     Portable(Gcm256),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes512(x86::gcm_vaes512::Kernel),
 }
 
@@ -53,7 +53,7 @@ impl Aes256Gcm {
     fn on(key: &GcmKey, backend: Backend) -> Option<Self> {
         let engine = match backend {
             Backend::Portable => Engine::Portable(Gcm256::new(key.expose())),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::gcm_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
@@ -66,7 +66,7 @@ impl Aes256Gcm {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -79,18 +79,18 @@ impl PageCipher for Aes256Gcm {
     type Id = Once;
 
     fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(gcm) => jobs.iter_mut().for_each(|job| seal(gcm, job)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(gcm), _) => jobs.iter_mut().for_each(|job| seal(gcm, job)),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.seal(jobs, landing),
         }
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(gcm) => jobs.iter_mut().for_each(|job| open(gcm, job)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.open(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(gcm), _) => jobs.iter_mut().for_each(|job| open(gcm, job)),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.open(jobs, landing),
         }
     }
 }

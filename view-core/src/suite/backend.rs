@@ -19,11 +19,11 @@ impl Backend {
 
     /// Whether this machine has the instructions, and its operating system keeps the registers.
     pub fn runs_here(self) -> bool {
-        #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+        #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
         {
             super::x86::runs_here(self)
         }
-        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+        #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable))))]
         {
             self == Self::Portable
         }

@@ -18,7 +18,7 @@ use zeroize::ZeroizeOnDrop;
 use super::backend::Backend;
 use super::lanes::{Mode, Portable};
 use super::sequence::{Once, Sequence};
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;
 use super::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId, Tag};
 use crate::key::SivKey;
@@ -27,10 +27,13 @@ use crate::key::SivKey;
 pub struct CtrCmac(Engine);
 
 /// The key, expanded for one backend.
-#[expect(clippy::large_enum_variant, reason = "there is no allocator, and few of them exist")]
+#[cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)),
+    expect(clippy::large_enum_variant, reason = "there is no heap, and a cipher is made once")
+)]
 enum Engine {
     Portable(Portable<CtrCmac>),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes512(x86::ctr_cmac_vaes512::Kernel),
 }
 
@@ -59,7 +62,7 @@ impl CtrCmac {
     fn on(key: &SivKey, backend: Backend) -> Option<Self> {
         let engine = match backend {
             Backend::Portable => Engine::Portable(Portable::new(key)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::ctr_cmac_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
@@ -72,7 +75,7 @@ impl CtrCmac {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -85,18 +88,18 @@ impl PageCipher for CtrCmac {
     type Id = Once;
 
     fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.seal(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.seal(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.seal(jobs, landing),
         }
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.open(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.open(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.open(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.open(jobs, landing),
         }
     }
 }

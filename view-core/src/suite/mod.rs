@@ -18,7 +18,7 @@ pub mod pmac_siv_512;
 pub mod sequence;
 pub mod siv;
 pub mod siv_cmac_512;
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 #[expect(unsafe_code, reason = "see the head of the module")]
 mod x86;
 

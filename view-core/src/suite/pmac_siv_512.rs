@@ -14,7 +14,7 @@ use super::backend::Backend;
 use super::lanes::Mode;
 use super::pmac::Portable;
 use super::siv::{counter, dbl};
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;
 use super::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId, Tag};
 use crate::key::SivKey;
@@ -23,10 +23,13 @@ use crate::key::SivKey;
 pub struct PmacSiv512(Engine);
 
 /// The key, expanded for one backend.
-#[expect(clippy::large_enum_variant, reason = "there is no allocator, and few of them exist")]
+#[cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)),
+    expect(clippy::large_enum_variant, reason = "there is no heap, and a cipher is made once")
+)]
 enum Engine {
     Portable(Portable),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes512(x86::pmac_vaes512::Kernel),
 }
 
@@ -43,7 +46,7 @@ impl PmacSiv512 {
     pub fn with_backend(key: &SivKey, backend: Backend) -> Option<Self> {
         let engine = match backend {
             Backend::Portable => Engine::Portable(Portable::new(key)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::pmac_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
@@ -56,7 +59,7 @@ impl PmacSiv512 {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -69,18 +72,18 @@ impl PageCipher for PmacSiv512 {
     type Id = PageId;
 
     fn seal(&self, jobs: &mut [SealJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.seal(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.seal(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.seal(jobs, landing),
         }
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.open(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.open(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.open(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.open(jobs, landing),
         }
     }
 }

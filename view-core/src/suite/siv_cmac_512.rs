@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::backend::Backend;
 use super::lanes::Portable;
 use super::siv::dbl;
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;
 use super::{Landing, OpenJob, PageCipher, PageId, SealJob, SuiteId};
 use crate::key::SivKey;
@@ -19,14 +19,17 @@ use crate::key::SivKey;
 pub struct SivCmac512(Engine);
 
 /// The key, expanded for one backend.
-#[expect(clippy::large_enum_variant, reason = "there is nowhere to put it aside")]
+#[cfg_attr(
+    all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)),
+    expect(clippy::large_enum_variant, reason = "there is no heap, and a cipher is made once")
+)]
 enum Engine {
     Portable(Portable),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     AesNi(x86::siv_aesni::Kernel),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes256(x86::siv_vaes256::Kernel),
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     Vaes512(x86::siv_vaes512::Kernel),
 }
 
@@ -43,17 +46,21 @@ impl SivCmac512 {
     pub fn with_backend(key: &SivKey, backend: Backend) -> Option<Self> {
         let engine = match backend {
             Backend::Portable => Engine::Portable(Portable::new(key)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::AesNi => Engine::AesNi(x86::siv_aesni::Kernel::new(x86::AesNi::here()?, key)),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes256 => {
                 Engine::Vaes256(x86::siv_vaes256::Kernel::new(x86::Vaes256::here()?, key))
             }
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Backend::Vaes512 => {
                 Engine::Vaes512(x86::siv_vaes512::Kernel::new(x86::Vaes512::here()?, key))
             }
-            #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+            #[cfg(not(all(
+                target_arch = "x86_64",
+                target_feature = "sse2",
+                not(view_core_portable)
+            )))]
             Backend::AesNi | Backend::Vaes256 | Backend::Vaes512 => return None,
         };
         Some(Self(engine))
@@ -63,11 +70,11 @@ impl SivCmac512 {
     pub const fn backend(&self) -> Backend {
         match self.0 {
             Engine::Portable(_) => Backend::Portable,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::AesNi(_) => Backend::AesNi,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes256(_) => Backend::Vaes256,
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
             Engine::Vaes512(_) => Backend::Vaes512,
         }
     }
@@ -80,26 +87,26 @@ impl PageCipher for SivCmac512 {
     type Id = PageId;
 
     fn seal(&self, jobs: &mut [SealJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.seal(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::AesNi(kernel) => kernel.seal(jobs, landing),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes256(kernel) => kernel.seal(jobs, landing),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.seal(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.seal(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::AesNi(kernel), landing) => kernel.seal(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes256(kernel), landing) => kernel.seal(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.seal(jobs, landing),
         }
     }
 
     fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
-        match &self.0 {
-            Engine::Portable(portable) => portable.open(jobs),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::AesNi(kernel) => kernel.open(jobs, landing),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes256(kernel) => kernel.open(jobs, landing),
-            #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-            Engine::Vaes512(kernel) => kernel.open(jobs, landing),
+        match (&self.0, landing) {
+            (Engine::Portable(portable), _) => portable.open(jobs),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::AesNi(kernel), landing) => kernel.open(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes256(kernel), landing) => kernel.open(jobs, landing),
+            #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
+            (Engine::Vaes512(kernel), landing) => kernel.open(jobs, landing),
         }
     }
 }
