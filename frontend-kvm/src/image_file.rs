@@ -10,15 +10,13 @@ use view_core::image::{
 };
 use view_core::key::{EpochKey, RootKey};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{Landing, OpenJob};
+use view_core::suite::{Landing, OpenJob, PageCipher};
 use view_core::{PAGE_SIZE, Page, Receipt};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-use crate::crew;
-
 /// Pages that are read and opened together.
-const RUN: usize = 512;
+const RUN: usize = 64;
 
 /// Why an image can't be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +171,7 @@ impl<'f> ImageFile<'f> {
             let staged = some.iter().zip(&*sealed).zip(plain.iter_mut());
             let mut jobs: heapless::Vec<OpenJob<'_>, RUN> = staged.map(job).collect();
             // Hot: `each` reads them next.
-            crew::open(&cipher, &mut jobs, Landing::Hot);
+            cipher.open(&mut jobs, Landing::Hot);
             for (job, record) in jobs.iter().zip(some) {
                 if !job.genuine() {
                     return Err(E::from(ImageError::PageForged(record.gfn()).into()));

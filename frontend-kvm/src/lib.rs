@@ -10,7 +10,6 @@
 #[path = "../guest/abi.rs"]
 pub mod abi;
 pub mod control;
-pub mod crew;
 mod error;
 pub mod exit;
 pub mod guest;

@@ -2,8 +2,7 @@
 //!
 //! Counted is everything between handing pages over and having them back. What a frontend does
 //! before (its staging pages, kept from call to call) and after (a page that leaves the process is
-//! boxed, since it belongs to who takes it) is not sealing. Nor are threads: a list that is long
-//! enough for several has the standard library allocate for each of them.
+//! boxed, since it belongs to who takes it) is not sealing.
 
 use std::hint::black_box;
 use std::sync::Arc;

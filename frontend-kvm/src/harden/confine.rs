@@ -61,11 +61,7 @@ const ALLOWED: &[Allowed] = &[
     (libc::SYS_set_robust_list, Pass::Any, "a thread starts"),
     (libc::SYS_rseq, Pass::Any, "a thread starts"),
     (libc::SYS_sigaltstack, Pass::Any, "a thread starts and ends"),
-    (
-        libc::SYS_sched_getaffinity,
-        Pass::Any,
-        "a thread asks for its stack; the heap; how many CPUs",
-    ),
+    (libc::SYS_sched_getaffinity, Pass::Any, "a thread asks for its stack; the heap"),
     (libc::SYS_prctl, Pass::Masked(0, WHOLE, &[libc::PR_SET_NAME as u64]), "a thread's name"),
     (libc::SYS_futex, Pass::Any, "locks, conditions, joins"),
     (libc::SYS_sched_yield, Pass::Any, "waiting for a page that is held"),

@@ -18,4 +18,3 @@ pub use self::key_file::{KEY_FILE_BYTES, KeyFileError, KeyFlaw, read_key_file};
 pub(crate) use self::settle::target;
 pub use self::settle::{HardenError, Settled, TRUSTED_USER, settle};
 pub use self::sys::SecretBox;
-pub(crate) use self::sys::cpus;

@@ -140,18 +140,6 @@ pub(crate) fn has_no_capability() -> Result<bool> {
     Ok(found == [CapabilityWords::default(); 2])
 }
 
-/// On how many CPUs this thread may run; 1 if the kernel doesn't say.
-pub(crate) fn cpus() -> usize {
-    // SAFETY: a set of CPUs is bits, and all of them may be zero.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: process 0 is the calling thread; the kernel writes no more than this set.
-    let answer = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-    // SAFETY: reads the set.
-    let cpus = unsafe { libc::CPU_COUNT(&set) };
-    let known = check("sched_getaffinity", answer.into()).map(|_| cpus);
-    usize::try_from(known.unwrap_or(1)).unwrap_or(1).max(1)
-}
-
 /// Keeps the allocator from opening files later on: it would count processors before it makes an
 /// arena, and ask how memory is overcommitted before it gives some of one back.
 pub(crate) fn settle_allocator() {

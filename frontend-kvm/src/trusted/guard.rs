@@ -20,7 +20,7 @@ use super::views::ViewFault;
 /// How long a page that somebody else holds is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pages that go through their phases together.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 /// Why something was not done to a page. The page is as it was, except after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use view_core::suite::{Landing, OpenJob, PageId, SealJob, Stream, Tag};
+use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
     View, What,
@@ -13,11 +13,11 @@ use zeroize::Zeroize;
 use super::ciphers::Ciphers;
 use super::views::{ViewFault, Views};
 use super::wear::StreamWear;
-use crate::crew;
 use crate::harden::SecretBox;
 
-/// Pages that are staged together. Their jobs are on the stack.
-const TURN: usize = 256;
+/// Pages that are staged together: they stay in a second-level cache until they are copied on. Their
+/// jobs are on the stack.
+const TURN: usize = 64;
 
 /// What every thread's handle shares.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl KvmPlatform {
             let mut jobs: heapless::Vec<SealJob<'_>, TURN> =
                 run.iter().zip(staged.by_ref()).map(job).collect();
             // Hot: the next thing that happens to sealed pages is that they are copied on.
-            crew::seal(self.shared.ciphers.of(*stream), &mut jobs, Landing::Hot);
+            self.shared.ciphers.of(*stream).seal(&mut jobs, Landing::Hot);
             for (job, tag) in jobs.iter().zip(tags.by_ref()) {
                 *tag = job.tag();
             }
@@ -125,7 +125,7 @@ impl KvmPlatform {
         let staged = self.sealed.iter().zip(&mut self.plain);
         let mut jobs: heapless::Vec<OpenJob<'_>, TURN> = staged.zip(steps).map(job).collect();
         // Hot: they are copied on below.
-        crew::open(self.shared.ciphers.of(Stream::Resident), &mut jobs, Landing::Hot);
+        self.shared.ciphers.of(Stream::Resident).open(&mut jobs, Landing::Hot);
         for ((job, step), genuine) in jobs.iter_mut().zip(steps).zip(genuine) {
             *genuine = job.genuine();
             // What is not genuine was zeroed by the suite.
