@@ -15,8 +15,8 @@ use super::views::{ViewFault, Views};
 use super::wear::StreamWear;
 use crate::harden::SecretBox;
 
-/// Pages that are staged together: they stay in a second-level cache until they are copied on. Their
-/// jobs are on the stack.
+/// Pages that are staged together: they stay in a second-level cache until they are copied on.
+/// Their jobs are on the stack.
 const TURN: usize = 64;
 
 /// What every thread's handle shares.
