@@ -110,7 +110,49 @@ impl PageId {
 
 /// A suite with its key: seals and opens lists of pages, several in flight at once.
 ///
-/// Both take `&self`, so that one cipher serves any number of threads.
+/// Both take `&self`, so that one cipher serves any number of threads. Who has CPUs to spare cuts a
+/// list and lends the cipher out; what comes out is the same:
+///
+/// ```
+/// # use view_core::suite::siv_cmac_512::SivCmac512;
+/// use view_core::suite::{Landing, PageCipher, PageId, SealJob};
+///
+/// fn seal(cipher: &SivCmac512, jobs: &mut [SealJob<'_, PageId>], threads: usize) {
+///     let share = jobs.len().div_ceil(threads).max(1);
+///     std::thread::scope(|scope| {
+///         for jobs in jobs.chunks_mut(share) {
+///             scope.spawn(move || cipher.seal(jobs, Landing::Cold));
+///         }
+///     });
+/// }
+/// # use view_core::{Epoch, Gfn, MaskId, Page, PageKind, Perm, Version, key::SivKey, suite::Stream};
+/// # let id = PageId {
+/// #     gfn: Gfn::MAX,
+/// #     version: Version::ZERO,
+/// #     epoch: Epoch(1),
+/// #     kind: PageKind::MEMORY,
+/// #     perm: Perm::Read,
+/// #     mask: MaskId::ALL,
+/// #     stream: Stream::Image,
+/// #     excluded: false,
+/// # };
+/// # let cipher = SivCmac512::new(&SivKey::new([7; 64]));
+/// # let plain = vec![Page::zeroed(); 131];
+/// # let by = |threads| {
+/// #     let mut sealed = vec![Page::zeroed(); 131];
+/// #     let mut jobs: Vec<_> = plain
+/// #         .iter()
+/// #         .zip(&mut sealed)
+/// #         .zip(0..)
+/// #         .map(|((plain, sealed), n)| {
+/// #             SealJob::new(PageId { gfn: Gfn::new(n).unwrap(), ..id }, plain, sealed)
+/// #         })
+/// #         .collect();
+/// #     seal(&cipher, &mut jobs, threads);
+/// #     jobs.iter().map(SealJob::tag).collect::<Vec<_>>()
+/// # };
+/// # assert!((2..=5).all(|threads| by(threads) == by(1)));
+/// ```
 pub trait PageCipher {
     /// The suite's name in records and associated data.
     const SUITE: SuiteId;

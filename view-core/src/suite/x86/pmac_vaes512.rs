@@ -11,9 +11,10 @@ use zeroize::Zeroize;
 
 use super::Vaes512;
 use super::chains::encrypt_one;
+use super::eight::{self, Counter};
 use super::zmm::{
-    Counter, Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat,
-    sum, turned, zero,
+    Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat, sum,
+    turned, zero,
 };
 use crate::key::SivKey;
 use crate::suite::pmac_siv_512::{PmacSiv512, Subkeys};
@@ -219,8 +220,7 @@ fn sigma(kernel: &Kernel, page: &Lines) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn added(kernel: &Kernel, so_far: __m512i, turn: usize, lines: &[__m512i; WIDE]) -> __m512i {
-    let mut masked = kernel.offsets.masked(turn, lines);
-    encrypt(&kernel.mac, &mut masked);
+    let mut masked = eight::encrypt(&kernel.mac, kernel.offsets.masked(turn, lines));
     if turn == TURNS - 1 {
         let ([.., last], [.., plain]) = (&mut masked, lines);
         *last = _mm512_mask_mov_epi64(*last, 0b1100_0000, *plain);
@@ -238,13 +238,12 @@ fn stream<const COLD: bool>(
     to: &mut Lines,
     ahead: &Lines,
 ) {
-    let mut count = Counter::first(iv);
+    let count = Counter::new(iv);
     let (from, _) = from.as_chunks::<WIDE>();
     let (to, _) = to.as_chunks_mut::<WIDE>();
     let (ahead, _) = ahead.as_chunks::<WIDE>();
-    for ((from, to), ahead) in from.iter().zip(to).zip(ahead) {
-        let stream;
-        (stream, count) = keystream(kernel, count);
+    for (turn, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
+        let stream = eight::encrypt(&kernel.ctr, count.part(turn));
         for (((from, to), stream), ahead) in from.iter().zip(to).zip(stream).zip(ahead) {
             let sealed = sum(*from, stream);
             // SAFETY: who calls with `COLD` ends with a fence.
@@ -252,19 +251,6 @@ fn stream<const COLD: bool>(
             prefetch(ahead);
         }
     }
-}
-
-/// What is added to the lines of one turn, and the counter of the next.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn keystream(kernel: &Kernel, mut count: Counter) -> ([__m512i; WIDE], Counter) {
-    let mut stream = [zero(); WIDE];
-    for block in &mut stream {
-        *block = count.blocks();
-        count = count.plus(4);
-    }
-    encrypt(&kernel.ctr, &mut stream);
-    (stream, count)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
@@ -315,13 +301,12 @@ fn decrypt<const COLD: bool>(
     to: &mut Lines,
     ahead: &Lines,
 ) -> __m512i {
-    let (mut count, mut so_far) = (Counter::first(iv), zero());
+    let (count, mut so_far) = (Counter::new(iv), zero());
     let (from, _) = from.as_chunks::<WIDE>();
     let (to, _) = to.as_chunks_mut::<WIDE>();
     let (ahead, _) = ahead.as_chunks::<WIDE>();
     for (turn, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
-        let mut plain;
-        (plain, count) = keystream(kernel, count);
+        let mut plain = eight::encrypt(&kernel.ctr, count.part(turn));
         for (((from, to), plain), ahead) in from.iter().zip(to).zip(&mut plain).zip(ahead) {
             *plain = sum(*from, *plain);
             // SAFETY: who calls with `COLD` fences.
