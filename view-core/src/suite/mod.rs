@@ -125,7 +125,8 @@ impl PageId {
 ///         }
 ///     });
 /// }
-/// # use view_core::{Epoch, Gfn, MaskId, Page, PageKind, Perm, Version, key::SivKey, suite::Stream};
+/// # use view_core::{Epoch, Gfn, MaskId, Page, PageKind, Perm, Version};
+/// # use view_core::{key::SivKey, suite::Stream};
 /// # let id = PageId {
 /// #     gfn: Gfn::MAX,
 /// #     version: Version::ZERO,

@@ -129,9 +129,8 @@ impl Drop for Offsets {
 fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
     let mut groups = jobs.chunks_mut(GROUP);
     let mut turn = groups.next();
-    for job in turn.iter_mut().flat_map(|group| group.iter_mut()) {
-        let (plain, sealed) = job.pages();
-        ask_for::<COLD>(lines(plain), lines(sealed));
+    for job in turn.iter().flat_map(|group| group.iter()) {
+        ask_for(lines(job.plain()));
     }
     while let Some(group) = turn {
         turn = groups.next();
@@ -142,18 +141,12 @@ fn seal<const COLD: bool>(kernel: &Kernel, jobs: &mut [SealJob<'_>]) {
     }
 }
 
-/// Asks for a whole page at once: the machine needs longer to notice that it is read in order. And
-/// for where it goes, if that is written in the cache.
+/// Asks for a whole page at once: the machine needs longer to notice that it is read in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ask_for<const COLD: bool>(from: &Lines, to: &Lines) {
-    for line in from {
+fn ask_for(page: &Lines) {
+    for line in page {
         prefetch(line);
-    }
-    if !COLD {
-        for line in to {
-            prefetch(line);
-        }
     }
 }
 
@@ -165,7 +158,7 @@ fn seal_group<const COLD: bool>(kernel: &Kernel, group: &mut [SealJob<'_>], next
     let ends = ends(kernel, |lane| group.get(lane).map_or(first, |job| *job.id()));
     let mut sums = [zero(); GROUP];
     for (sum, job) in sums.iter_mut().zip(&*group) {
-        *sum = sigma(kernel, lines(job.plain()));
+        *sum = sigma::<COLD>(kernel, lines(job.plain()), lines(job.sealed()));
     }
     for (lane, (job, tag)) in group.iter_mut().zip(tags(kernel, sums, ends)).enumerate() {
         job.settle(tag);
@@ -204,13 +197,19 @@ fn tags(kernel: &Kernel, sums: [__m512i; GROUP], ends: __m512i) -> [[u8; 16]; GR
     blocks(state)
 }
 
-/// The sum of a page's lines, each block but the last with its offset and enciphered.
+/// The sum of a page's lines, each block but the last with its offset and enciphered. Where the page
+/// goes is asked for meanwhile, if that is written in the cache.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn sigma(kernel: &Kernel, page: &Lines) -> __m512i {
+fn sigma<const COLD: bool>(kernel: &Kernel, page: &Lines, to: &Lines) -> __m512i {
     let mut sum = zero();
-    let (turns, _) = page.as_chunks::<WIDE>();
-    for (turn, lines) in turns.iter().enumerate() {
+    let ((turns, _), (to, _)) = (page.as_chunks::<WIDE>(), to.as_chunks::<WIDE>());
+    for (turn, (lines, to)) in turns.iter().zip(to).enumerate() {
+        if !COLD {
+            for line in to {
+                prefetch(line);
+            }
+        }
         sum = added(kernel, sum, turn, lines);
     }
     sum
@@ -259,7 +258,10 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
     let mut turn = groups.next();
     for job in turn.iter_mut().flat_map(|group| group.iter_mut()) {
         let (sealed, plain) = job.pages();
-        ask_for::<COLD>(lines(sealed), lines(plain));
+        ask_for(lines(sealed));
+        if !COLD {
+            ask_for(lines(plain));
+        }
     }
     while let Some(group) = turn {
         turn = groups.next();
