@@ -1,7 +1,7 @@
 //! What the kernels at 512 bits share: a vector is a cache line, four AES blocks of one page.
 
 use core::arch::x86_64::{
-    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_aesenc_epi128,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_aesenc_epi128,
     _mm512_aesenclast_epi128, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_stream_si512,
     _mm512_xor_si512,
 };
@@ -150,11 +150,11 @@ pub(super) unsafe fn put<const COLD: bool>(line: &mut __m512i, vector: __m512i) 
     }
 }
 
-/// Asks for a line, so that it is near when its turn comes.
+/// Asks for a line, so that it is in the first-level cache when its turn comes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn prefetch(line: &__m512i) {
-    _mm_prefetch::<_MM_HINT_T1>(core::ptr::from_ref(line).cast());
+    _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
 }
 
 /// The sum of two vectors in GF(2^128), block by block.
