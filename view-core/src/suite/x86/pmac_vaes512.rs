@@ -197,8 +197,8 @@ fn tags(kernel: &Kernel, sums: [__m512i; GROUP], ends: __m512i) -> [[u8; 16]; GR
     blocks(state)
 }
 
-/// The sum of a page's lines, each block but the last with its offset and enciphered. Where the page
-/// goes is asked for meanwhile, if that is written in the cache.
+/// The sum of a page's lines, each block but the last with its offset and enciphered. Where the
+/// page goes is asked for meanwhile, if that is written in the cache.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn sigma<const COLD: bool>(kernel: &Kernel, page: &Lines, to: &Lines) -> __m512i {
