@@ -5,10 +5,11 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi8, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_xor_si512,
+    __m512i, _mm512_add_epi8, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
+    _mm512_cmplt_epu32_mask, _mm512_mask_xor_epi32, _mm512_xor_si512,
 };
 
-use super::zmm::{Keys, four, repeat, zero};
+use super::zmm::{Keys, four, repeat};
 use crate::page::{PAGE_SIZE, Page};
 
 /// Eight vectors.
@@ -89,45 +90,35 @@ pub(super) fn encrypt_both(
 /// The counters of a page's blocks: 32 bits, big-endian, at the end of each block.
 ///
 /// Turning bytes round would take the units that AES needs. So only the last byte counts, which
-/// needs no turning, and the three before it flip where it wraps: a page has 256 blocks, so that is
-/// once. A counter is public, so it may decide which address is read.
+/// needs no turning, and the three before it flip where it has wrapped: a page has 256 blocks, so
+/// that is once. The last byte is the highest of a word as the machine reads it, so it has wrapped
+/// where the word is less than it was.
 #[derive(Clone, Copy)]
 pub(super) struct Counter {
-    pub(super) first: __m512i,
-    /// What flips before the line in which the last byte wraps, in it, and after it.
-    flips: [__m512i; 3],
-    wraps: usize,
+    first: __m512i,
+    /// What flips in the blocks whose last byte has wrapped.
+    flip: __m512i,
 }
 
 impl Counter {
     /// From the counter of a page's first block. Its 32 bits do not overflow within a page.
     #[inline]
-    pub(super) fn new(block: [u8; 16]) -> Self {
-        let [.., last] = block;
+    pub(super) const fn new(block: [u8; 16]) -> Self {
         let number = u128::from_be_bytes(block);
         let flip = (number ^ number.wrapping_add(0x100)).to_be_bytes();
-        let before = 256_usize.wrapping_sub(usize::from(last));
-        let mut within = [[0; 16]; 4];
-        for (within, lane) in within.iter_mut().zip(0..) {
-            if lane >= before % 4 {
-                *within = flip;
-            }
-        }
-        let flips = [zero(), four(within), repeat(flip)];
-        Self { first: repeat(block), flips, wraps: before / 4 }
+        Self { first: repeat(block), flip: repeat(flip) }
     }
 
     /// The counters of eight lines.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    #[expect(clippy::indexing_slicing, reason = "two truths make no more than two")]
+    #[expect(clippy::indexing_slicing, reason = "masked to what there is")]
     pub(super) fn part(&self, part: usize) -> Eight {
-        let lines = part.wrapping_mul(8);
-        let first = _mm512_add_epi8(self.first, four(PARTS_ON[part & 7]));
+        let on = _mm512_add_epi8(self.first, four(PARTS_ON[part & 7]));
         let line = |line: usize| {
-            let at = lines.wrapping_add(line);
-            let flip = usize::from(at >= self.wraps).wrapping_add(usize::from(at > self.wraps));
-            _mm512_xor_si512(_mm512_add_epi8(first, four(LINES_ON[line & 7])), self.flips[flip])
+            let count = _mm512_add_epi8(on, four(LINES_ON[line & 7]));
+            let wrapped = _mm512_cmplt_epu32_mask(count, self.first);
+            _mm512_mask_xor_epi32(count, wrapped, count, self.flip)
         };
         [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)]
     }
