@@ -1,9 +1,12 @@
 //! What must hold of the suites that seal each version once, on every backend of this machine.
 
+mod common;
+
 use std::io::Write;
 
 use aes_gcm::{AeadInOut, KeyInit};
 use cmac::{Cmac, Mac};
+use common::{any_id, noise};
 use proptest::prelude::*;
 use view_core::key::{AegisKey, EpochKey, GcmKey, StreamId};
 use view_core::suite::aegis::AegisX4;
@@ -112,43 +115,6 @@ const LANDINGS: [Landing; 2] = [Landing::Hot, Landing::Cold];
 fn backends() -> Vec<Backend> {
     let all = [Backend::Portable, Backend::Vaes512];
     all.into_iter().filter(|backend| backend.runs_here()).collect()
-}
-
-prop_compose! {
-    fn any_id()(
-        gfn in 0..=Gfn::MAX.number(),
-        version in 0..=Version::MAX.number(),
-        epoch: u64,
-        kind: u8,
-        perm in prop_oneof![Just(Perm::Read), Just(Perm::ReadWrite)],
-        mask in 0..MaskId::COUNT,
-        stream in prop_oneof![Just(Stream::View), Just(Stream::Resident), Just(Stream::Image)],
-        excluded: bool,
-    ) -> PageId {
-        PageId {
-            gfn: Gfn::new(gfn).expect("in range"),
-            version: Version::new(version).expect("in range"),
-            epoch: Epoch(epoch),
-            kind: PageKind(kind),
-            perm,
-            mask: MaskId::new(mask).expect("in range"),
-            stream,
-            excluded,
-        }
-    }
-}
-
-/// A page of noise: proptest draws the seed, because drawing every byte would take all day.
-fn noise(seed: u64) -> Page {
-    let mut page = Page::zeroed();
-    let mut state = seed | 1;
-    for word in page.bytes_mut().as_chunks_mut::<8>().0 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *word = state.to_le_bytes();
-    }
-    page
 }
 
 /// What a suite makes of a list: the ids with their versions, the sealed pages, the tags.

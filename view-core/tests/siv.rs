@@ -1,9 +1,12 @@
 //! What must hold of sealing and of keys for all inputs, tried on many.
 
+mod common;
+
 use aes::Aes256Enc;
 use aes_siv::siv::Aes256Siv;
 use cipher::KeyInit;
 use cmac::{Cmac, Mac};
+use common::{any_id, noise};
 use proptest::prelude::*;
 use view_core::key::{Advice, EpochKey, RootKey, Salt, SivKey, Spent, StateKey, StreamId};
 use view_core::key::{ManifestKey, VmKey, Wear, WrongLength};
@@ -13,46 +16,9 @@ use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Su
 use view_core::{Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, Perm, Version, VmId};
 use zeroize::ZeroizeOnDrop;
 
-prop_compose! {
-    fn any_id()(
-        gfn in 0..=Gfn::MAX.number(),
-        version in 0..=Version::MAX.number(),
-        epoch: u64,
-        kind: u8,
-        perm in prop_oneof![Just(Perm::Read), Just(Perm::ReadWrite)],
-        mask in 0..MaskId::COUNT,
-        stream in prop_oneof![Just(Stream::View), Just(Stream::Resident), Just(Stream::Image)],
-        excluded: bool,
-    ) -> PageId {
-        PageId {
-            gfn: Gfn::new(gfn).expect("in range"),
-            version: Version::new(version).expect("in range"),
-            epoch: Epoch(epoch),
-            kind: PageKind(kind),
-            perm,
-            mask: MaskId::new(mask).expect("in range"),
-            stream,
-            excluded,
-        }
-    }
-}
-
 fn any_key() -> impl Strategy<Value = SivKey> {
     (any::<[u8; 32]>(), any::<[u8; 32]>())
         .prop_map(|(mac, ctr)| SivKey::new([mac, ctr].concat().try_into().expect("64 bytes")))
-}
-
-/// A page of noise: proptest draws the seed, because drawing every byte would take all day.
-fn noise(seed: u64) -> Page {
-    let mut page = Page::zeroed();
-    let mut state = seed | 1;
-    for word in page.bytes_mut().as_chunks_mut::<8>().0 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *word = state.to_le_bytes();
-    }
-    page
 }
 
 /// Seals with the suite under test, all pages in one list.

@@ -1,11 +1,14 @@
 //! What must hold of suites 1, 2 and 3 on every backend that this machine has.
 
+mod common;
+
 use std::io::Write;
 
 use aes::{Aes256Dec, Aes256Enc};
 use aes_siv::siv::{Aes256PmacSiv, Aes256Siv};
 use cipher::{BlockCipherDecrypt, InnerIvInit, KeyInit, StreamCipher};
 use cmac::{Cmac, Mac};
+use common::{any_id, noise};
 use proptest::prelude::*;
 use view_core::key::SivKey;
 use view_core::suite::ctr_cmac::CtrCmac;
@@ -15,30 +18,6 @@ use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{Backend, Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{Epoch, Gfn, MaskId, PAGE_SIZE, Page, PageKind, Perm, Version};
 use zeroize::ZeroizeOnDrop;
-
-prop_compose! {
-    fn any_id()(
-        gfn in 0..=Gfn::MAX.number(),
-        version in 0..=Version::MAX.number(),
-        epoch: u64,
-        kind: u8,
-        perm in prop_oneof![Just(Perm::Read), Just(Perm::ReadWrite)],
-        mask in 0..MaskId::COUNT,
-        stream in prop_oneof![Just(Stream::View), Just(Stream::Resident), Just(Stream::Image)],
-        excluded: bool,
-    ) -> PageId {
-        PageId {
-            gfn: Gfn::new(gfn).expect("in range"),
-            version: Version::new(version).expect("in range"),
-            epoch: Epoch(epoch),
-            kind: PageKind(kind),
-            perm,
-            mask: MaskId::new(mask).expect("in range"),
-            stream,
-            excluded,
-        }
-    }
-}
 
 /// Of a page whose other fields do not matter.
 const ID: PageId = PageId {
@@ -59,19 +38,6 @@ fn any_key() -> impl Strategy<Value = SivKey> {
 
 fn any_landing() -> impl Strategy<Value = Landing> {
     prop_oneof![Just(Landing::Hot), Just(Landing::Cold)]
-}
-
-/// A page of noise: proptest draws the seed, because drawing every byte would take all day.
-fn noise(seed: u64) -> Page {
-    let mut page = Page::zeroed();
-    let mut state = seed | 1;
-    for word in page.bytes_mut().as_chunks_mut::<8>().0 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *word = state.to_le_bytes();
-    }
-    page
 }
 
 /// A suite on one backend, under test.
