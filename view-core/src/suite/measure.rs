@@ -1,4 +1,4 @@
-//! What this machine can do at best, for benches: what a suite's speed is held against.
+//! What this machine can do without a suite, for benches: what a suite's speed is held against.
 
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
 use super::x86;

@@ -1,4 +1,4 @@
-//! What the machine can do at best: no suite, only what suites are measured against.
+//! What the machine can do without a suite: what suites are measured against.
 
 use core::arch::x86_64::_mm_sfence;
 use core::hint::black_box;
