@@ -96,7 +96,84 @@ impl Bytes {
     }
 }
 
+/// Set in the term of sealed bytes.
+const SEALED: u32 = 1 << 31;
+
+impl Bytes {
+    /// The bytes as a number that fits a packed state: below 2^31 for plain ones. What
+    /// explorations have no room for (seven versions, three epochs, four pages a VM, two VMs)
+    /// would be folded; their bounds forbid it.
+    pub fn term(self) -> u32 {
+        let seal = match self {
+            Self::Plain(plain) => return u32::from(plain.packed()),
+            Self::Sealed(seal) => seal,
+        };
+        let Label { vm, epoch, gfn, version, stream } = seal.label;
+        let label = u32::from(vm & 1) << 30
+            | u32::from(gfn & 3) << 28
+            | u32::from(epoch & 3) << 26
+            | u32::from(version & 7) << 23
+            | (stream as u32) << 21;
+        SEALED | label | u32::from(seal.terms & 0x7f) << 14 | u32::from(seal.inner.packed())
+    }
+
+    /// The bytes of a [`term`](Self::term).
+    pub fn from_term(term: u32) -> Self {
+        let [inner, ..] = term.to_le_bytes();
+        if term & SEALED == 0 {
+            return Self::Plain(Plain::unpacked(inner));
+        }
+        let bits = |shift: u32, mask: u32| {
+            let [bits, ..] = (term >> shift & mask).to_le_bytes();
+            bits
+        };
+        Self::Sealed(Seal {
+            label: Label {
+                vm: bits(30, 1),
+                epoch: bits(26, 3),
+                gfn: bits(28, 3),
+                version: bits(23, 7),
+                stream: stream_of(bits(21, 3)),
+            },
+            terms: bits(14, 0x7f),
+            inner: Plain::unpacked(inner),
+        })
+    }
+
+    /// The bytes of a [`packed`](Self::packed) number.
+    pub fn from_packed(word: u64) -> Self {
+        let [inner, terms, stream, version, gfn, epoch, vm, sealed] = word.to_le_bytes();
+        if sealed == 0 {
+            return Self::Plain(Plain::unpacked(inner));
+        }
+        Self::Sealed(Seal {
+            label: Label { vm: vm - 1, epoch, gfn, version, stream: stream_of(stream) },
+            terms,
+            inner: Plain::unpacked(inner),
+        })
+    }
+}
+
+const fn stream_of(number: u8) -> Stream {
+    match number {
+        1 => Stream::View,
+        2 => Stream::Resident,
+        _ => Stream::Image,
+    }
+}
+
+const _: () = assert!(Stream::View as u8 == 1 && Stream::Resident as u8 == 2);
+
 impl Plain {
+    const fn unpacked(byte: u8) -> Self {
+        match byte & 3 {
+            0 => Self::Zero,
+            1 => Self::Public,
+            2 => Self::Shared(byte >> 2),
+            _ => Self::Secret(byte >> 2),
+        }
+    }
+
     const fn packed(self) -> u8 {
         match self {
             Self::Zero => 0,

@@ -7,9 +7,10 @@ use view_core::{Ownership, PageState, Perm};
 
 use crate::bytes::{Bytes, Seal};
 use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
+use crate::flight::PLANS;
 use crate::machine::{FRAMES, VMS};
 use crate::table;
-use crate::world::{PLANS, World};
+use crate::world::World;
 
 impl World<'_> {
     /// Every event that may come next.

@@ -84,6 +84,41 @@ impl Ask {
     }
 }
 
+impl Ask {
+    /// The ask of the two low bytes of a [`packed`](Self::packed) number.
+    pub const fn from_packed([ask, detail]: [u8; 2]) -> Self {
+        const fn perm(bit: u8) -> Perm {
+            if bit == Perm::Read as u8 { Perm::Read } else { Perm::ReadWrite }
+        }
+        match ask {
+            1 => Self::Map(perm(detail)),
+            2 => Self::Unmap,
+            3 => Self::Export(match detail {
+                1 => Stream::View,
+                2 => Stream::Resident,
+                _ => Stream::Image,
+            }),
+            4 => Self::Seal,
+            5 => Self::PageOut,
+            6 => Self::PageIn(detail),
+            7 => Self::Destroy,
+            8 => Self::Accept(detail),
+            9 => Self::Launch,
+            10 => Self::Touch,
+            11 => Self::Share(
+                perm(detail >> 4),
+                match detail & 0xf {
+                    0 => Term::Never,
+                    1 => Term::Once,
+                    _ => Term::Tick,
+                },
+            ),
+            12 => Self::Unshare,
+            _ => Self::Exclude(detail != 0),
+        }
+    }
+}
+
 /// How long a page is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Term {

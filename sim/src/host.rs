@@ -1,5 +1,7 @@
 //! The shipped core as a host holds it: storage, VMs, and the two doors.
 
+use std::array;
+
 use view_core::whitelist::{Doorbell, DoorbellFact, Lease, Leases, Rule};
 use view_core::{
     Act, Claim, Epoch, Frame, Frames, Gfn, Owner, Plan, Refused, Request, Slot, Vm, VmConfig,
@@ -8,7 +10,7 @@ use view_core::{
 
 use crate::config::Config;
 use crate::event::{Ask, PageRef};
-use crate::machine::{FRAMES, VM_PAGES, VMS};
+use crate::machine::{FRAMES, PAGES, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::table;
 
@@ -19,57 +21,86 @@ pub const LIVES: usize = 2;
 #[derive(Debug)]
 pub struct Storage([Life; LIVES]);
 
+/// The core's storage for one life of the host.
 #[derive(Debug)]
-struct Life {
-    slots: [[Slot; VM_PAGES]; VMS],
-    owners: [Owner; FRAMES],
-    leases: [[Lease; VM_PAGES]; VMS],
+pub(crate) struct Life {
+    pub(crate) slots: [[Slot; VM_PAGES]; VMS],
+    pub(crate) owners: [Owner; FRAMES],
+    pub(crate) leases: [[Lease; VM_PAGES]; VMS],
+}
+
+/// What the core knows in one life of the host, as words. Zeroes are a new host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lives {
+    /// Which life; the others are new.
+    pub life: usize,
+    /// One row a page.
+    pub rows: [[u64; 4]; PAGES],
+    /// One deadline a page.
+    pub leases: [[u64; 2]; PAGES],
+    /// Who owns which frame.
+    pub owners: [u64; FRAMES],
+    /// What else a VM knows.
+    pub vms: [[u64; 3]; VMS],
+}
+
+impl Life {
+    fn resumed(words: &Lives) -> Self {
+        let at = |vm: usize, page: usize| vm * VM_PAGES + page;
+        Self {
+            slots: array::from_fn(|vm| {
+                array::from_fn(|page| Slot::from_words(words.rows[at(vm, page)]))
+            }),
+            owners: words.owners.map(Owner::from_word),
+            leases: array::from_fn(|vm| {
+                array::from_fn(|page| Lease::from_words(words.leases[at(vm, page)]))
+            }),
+        }
+    }
 }
 
 impl Storage {
-    /// Zeroed storage.
-    pub fn new() -> Self {
-        Self(std::array::from_fn(|_| Life {
-            slots: [const { [const { Slot::new() }; VM_PAGES] }; VMS],
-            owners: [const { Owner::new() }; FRAMES],
-            leases: [const { [const { Lease::new() }; VM_PAGES] }; VMS],
-        }))
+    /// Storage that holds the words of one life, and zeroes for the others.
+    pub fn resumed(words: &Lives) -> Self {
+        let zeroes = Lives::default();
+        Self(array::from_fn(|life| Life::resumed(if life == words.life { words } else { &zeroes })))
     }
 
     /// One VM a life and number. A sound host begins a new epoch with every life.
-    pub fn vms(&self, config: &Config, mutant: Option<Mutant>) -> [[Vm<'_>; VMS]; LIVES] {
-        std::array::from_fn(|life| {
-            std::array::from_fn(|vm| {
-                let storage = &self.0[life];
-                let keeps_epoch = mutant == Some(Mutant::KeepsEpoch);
+    pub fn vms(
+        &self,
+        config: &Config,
+        mutant: Option<Mutant>,
+        words: &Lives,
+    ) -> [[Vm<'_>; VMS]; LIVES] {
+        let keeps_epoch = mutant == Some(Mutant::KeepsEpoch);
+        array::from_fn(|life| {
+            array::from_fn(|vm| {
+                let Life { slots, owners, leases } = &self.0[life];
                 let epoch = if keeps_epoch { 1 } else { life + 1 };
-                let pages = config.pages.get(vm).copied().unwrap_or(0);
-                let made = Vm::new(VmConfig {
+                let config = VmConfig {
                     number: VmNumber(u16::try_from(vm).unwrap_or(u16::MAX)),
                     epoch: Epoch(u64::try_from(epoch).unwrap_or(u64::MAX)),
-                    pages: u64::from(pages),
-                    slots: &storage.slots[vm],
-                    frames: Frames::new(&storage.owners[..usize::from(config.frames)]),
-                    leases: Leases::new(&storage.leases[vm]),
+                    pages: u64::from(config.pages.get(vm).copied().unwrap_or(0)),
+                    slots: &slots[vm],
+                    frames: Frames::new(&owners[..usize::from(config.frames)]),
+                    leases: Leases::new(&leases[vm]),
                     masks: &[],
                     replicas_max: u64::from(config.replicas),
-                });
-                made.expect("as many rows as pages")
+                };
+                let words = if life == words.life { words.vms[vm] } else { [0; 3] };
+                Vm::resume(config, words).expect("as many rows as pages")
             })
         })
     }
-}
 
-impl Storage {
     /// A page's row in one life of the host.
     pub fn slot(&self, life: usize, page: PageRef) -> &Slot {
         &self.0[life].slots[usize::from(page.vm)][usize::from(page.gfn)]
     }
-}
 
-impl Default for Storage {
-    fn default() -> Self {
-        Self::new()
+    pub(crate) fn life(&self, life: usize) -> &Life {
+        &self.0[life]
     }
 }
 

@@ -11,11 +11,12 @@ use view_core::{
 
 use crate::bytes::{Bytes, Seal};
 use crate::event::{FaultTime, PageRef, Phys};
+use crate::flight::{Answer, Answers};
 
 /// The most VMs there can be.
 pub const VMS: usize = 2;
 /// The most pages a VM can have.
-pub const VM_PAGES: usize = 2;
+pub const VM_PAGES: usize = 3;
 /// The most pages there can be.
 pub const PAGES: usize = VMS * VM_PAGES;
 /// The most frames there can be.
@@ -25,7 +26,10 @@ pub const REPLICAS: usize = 2;
 /// How many CPUs there are.
 pub const CPUS: usize = 2;
 
-const PLACES: usize = FRAMES + REPLICAS;
+/// Frames and replicas.
+pub const PLACES: usize = FRAMES + REPLICAS;
+/// The most seals that can be made.
+pub const KNOWN: usize = 36;
 
 impl PageRef {
     /// Every page that there can be.
@@ -54,14 +58,13 @@ impl PageRef {
 impl Phys {
     /// Everything that there can be.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..PLACES).map(|index| {
-            let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-            if index < FRAMES {
-                Self::Frame(byte(index))
-            } else {
-                Self::Replica(byte(index - FRAMES))
-            }
-        })
+        (0..PLACES).map(Self::at)
+    }
+
+    /// What is at this place of an array.
+    pub fn at(index: usize) -> Self {
+        let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        if index < FRAMES { Self::Frame(byte(index)) } else { Self::Replica(byte(index - FRAMES)) }
     }
 
     /// Its place in arrays.
@@ -109,8 +112,8 @@ pub struct Noted {
     pub installs: Vec<Install>,
     /// Whether a seal was refused as not genuine.
     pub forged: bool,
-    /// Everything that the platform answered, folded into one number.
-    pub answers: u64,
+    /// Everything that the platform answered to the batch that it served.
+    pub answers: Answers,
 }
 
 /// The state of the whole host.
@@ -128,8 +131,8 @@ pub struct Machine {
     pub replica_of: [Option<PageRef>; REPLICAS],
     /// How many places the pool has.
     pub replicas_max: usize,
-    /// Every seal ever made, in order: the management side keeps them all.
-    pub known: Vec<Seal>,
+    /// Every seal ever made, sorted: the management side keeps them all.
+    pub known: heapless::Vec<Seal, KNOWN>,
     /// What the management side will hand over for a page that is paged in.
     pub handed: [Bytes; PAGES],
     /// Whether the next call fails.
@@ -152,7 +155,7 @@ impl Machine {
             tlbs: [Tlb::default(); CPUS],
             replica_of: [None; REPLICAS],
             replicas_max,
-            known: Vec::new(),
+            known: heapless::Vec::new(),
             handed: [Bytes::PUBLIC; PAGES],
             fault: None,
             noted: Noted::default(),
@@ -233,14 +236,21 @@ impl Machine {
         });
         self.noted.seals.push((seal, twice));
         if !self.known.contains(&seal) {
-            self.known.push(seal);
+            self.keep(seal);
         }
     }
 
+    /// The management side keeps a seal, in an order that does not tell when it was made.
+    pub fn keep(&mut self, seal: Seal) {
+        let term = |seal: Seal| Bytes::Sealed(seal).term();
+        let at = self.known.iter().position(|old| term(*old) > term(seal));
+        let at = at.unwrap_or(self.known.len());
+        self.known.insert(at, seal).expect("no bounds allow for more seals than there is room");
+    }
+
     /// Notes an answer, so that two batches that heard different things are different.
-    pub fn answer(&mut self, word: u64) {
-        let answers = self.noted.answers.rotate_left(9) ^ word;
-        self.noted.answers = answers.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub fn answer(&mut self, answer: Answer) {
+        self.noted.answers.push(answer).expect("a tag and a verdict for each plan");
     }
 }
 
@@ -333,7 +343,7 @@ impl Platform for Cpu<'_> {
             for (step, tag) in steps.iter().zip(tags) {
                 let seal = cpu.seal_one(step)?;
                 *tag = seal.tag();
-                cpu.machine.answer(Bytes::Sealed(seal).packed());
+                cpu.machine.answer(Answer::Tag(seal.tag()));
             }
             Ok(())
         })
@@ -403,7 +413,7 @@ impl Cpu<'_> {
     ) {
         let got = opened.unwrap_or(Bytes::ZERO);
         self.machine.put(frame, got);
-        self.machine.answer(u64::from(opened.is_some()) + 1);
+        self.machine.answer(Answer::Genuine(opened.is_some()));
         match opened {
             Some(_) => self.machine.noted.installs.push(Install { page, id, from, got }),
             None => self.machine.noted.forged = true,

@@ -90,7 +90,7 @@ pub const SOMETIMES: &[Sometimes] = &[
         world.just.faulted && pages(world).any(|page| world.ghost(page).closed)
     }),
     ("two batches were in flight", |world| {
-        let begun = |flight: &crate::world::Flight<'_>| flight.steps > 0;
+        let begun = |flight: &crate::flight::Flight<'_>| flight.steps > 0;
         world.flights.iter().flatten().filter(|flight| begun(flight)).count() == 2
     }),
     ("a frame changed hands between pages", |world| {

@@ -3,30 +3,15 @@
 //! A world is built from nothing and driven by events. A batch borrows its VM, so a world cannot be
 //! copied; to be where a trace ends is to play the trace.
 
-use view_core::{Batch, Ownership, PageState, Perm, Plan, Progress, Refused, Vm, VmNumber};
+use view_core::{Ownership, PageState, Perm, Refused, Vm, VmNumber};
 
 use crate::bytes::{Bytes, Plain};
 use crate::config::Config;
-use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
-use crate::host::{LIVES, Storage, decide, frame, gfn};
+use crate::event::{Ask, Event, Handed, PageRef, Phys, Term};
+use crate::flight::Flight;
+use crate::host::{LIVES, Lives, Storage, frame, gfn};
 use crate::machine::{CPUS, Machine, Noted, PAGES, VMS};
 use crate::mutant::Mutant;
-use crate::wrong::Wrong;
-
-/// How many plans a batch can have.
-pub const PLANS: usize = 2;
-
-/// A batch under way on a CPU, and what two equal batches have in common.
-#[derive(Debug)]
-pub struct Flight<'t> {
-    batch: Batch<'t, PLANS>,
-    /// What was asked, with the control word that the page had before.
-    pub asks: Vec<(PageRef, Ask, u64)>,
-    /// How many steps were taken.
-    pub steps: u8,
-    /// What the platform answered so far.
-    pub answers: u64,
-}
 
 /// What only the checker knows about a page.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +62,8 @@ pub struct World<'t> {
     pub config: &'t Config,
     /// What is wrong with it on purpose.
     pub mutant: Option<Mutant>,
-    vms: &'t [[Vm<'t>; VMS]; LIVES],
-    storage: &'t Storage,
+    pub(crate) vms: &'t [[Vm<'t>; VMS]; LIVES],
+    pub(crate) storage: &'t Storage,
     /// How often the host has started, less one.
     pub life: usize,
     /// The host.
@@ -108,8 +93,9 @@ pub fn play<R>(
     trace: impl IntoIterator<Item = Event>,
     then: impl FnOnce(&mut World<'_>) -> R,
 ) -> R {
-    let storage = Storage::new();
-    let vms = storage.vms(config, mutant);
+    let new = Lives::default();
+    let storage = Storage::resumed(&new);
+    let vms = storage.vms(config, mutant, &new);
     let mut world = World::new(config, mutant, &storage, &vms);
     for event in trace {
         world.apply(event);
@@ -118,7 +104,7 @@ pub fn play<R>(
 }
 
 impl<'t> World<'t> {
-    fn new(
+    pub(crate) fn new(
         config: &'t Config,
         mutant: Option<Mutant>,
         storage: &'t Storage,
@@ -192,8 +178,7 @@ impl<'t> World<'t> {
     /// Lets something happen. What it does not find, it does not do.
     pub fn apply(&mut self, event: Event) {
         self.just = Just::default();
-        let answers = self.machine.noted.answers;
-        self.machine.noted = Noted { answers, ..Default::default() };
+        self.machine.noted = Noted::default();
         match event {
             Event::GuestLoad(cpu, page) => self.guest(cpu, page, false),
             Event::GuestStore(cpu, page) => self.guest(cpu, page, true),
@@ -290,126 +275,6 @@ impl<'t> World<'t> {
         if self.mutant == Some(Mutant::TrustsClaim) && self.flights[0].is_none() {
             let ask = Ask::Share(Perm::Read, Term::Never);
             self.begin_as(0, page, ask, false);
-        }
-    }
-
-    fn begin(&mut self, cpu: u8, page: PageRef, ask: Ask) {
-        if self.flights[usize::from(cpu)].is_none() {
-            self.begin_as(cpu, page, ask, true);
-        }
-    }
-
-    fn begin_as(&mut self, cpu: u8, page: PageRef, ask: Ask, consent: bool) {
-        let word = self.words(page)[0];
-        let Some(plan) = self.plan(page, ask, consent) else { return };
-        let mut batch = Batch::new();
-        assert!(batch.push(plan).is_ok(), "an empty batch has room");
-        let flight = Flight { batch, asks: vec![(page, ask, word)], steps: 0, answers: 0 };
-        self.flights[usize::from(cpu)] = Some(flight);
-    }
-
-    fn join(&mut self, cpu: u8, page: PageRef, ask: Ask) {
-        let word = self.words(page)[0];
-        let room = |flight: &Flight<'_>| flight.steps == 0 && flight.batch.len() < PLANS;
-        if !self.flights[usize::from(cpu)].as_ref().is_some_and(room) {
-            return;
-        }
-        let Some(plan) = self.plan(page, ask, true) else { return };
-        if let Some(flight) = &mut self.flights[usize::from(cpu)] {
-            assert!(flight.batch.push(plan).is_ok(), "the batch has room");
-            flight.asks.push((page, ask, word));
-        }
-    }
-
-    /// Claims and decides; notes what the owner agreed to.
-    fn plan(&mut self, page: PageRef, ask: Ask, consent: bool) -> Option<Plan<'t>> {
-        let vm = self.vm(page.vm);
-        let claim = vm.claim(gfn(page)).ok()?;
-        let frame = self.frame(page);
-        match decide(vm, claim, page, ask) {
-            Ok(plan) => {
-                let ghost = &mut self.ghosts[page.index()];
-                if matches!(ask, Ask::Accept(_)) {
-                    ghost.latest = Bytes::ZERO;
-                }
-                if let Ask::Share(perm, term) = ask {
-                    ghost.term = Some(term);
-                    if consent {
-                        ghost.consent = Some(perm);
-                        ghost.latest = ghost.latest.declassified();
-                        let shown = self.machine.at(frame).declassified();
-                        self.machine.put(frame, shown);
-                    }
-                }
-                Some(plan)
-            }
-            Err(refused) => {
-                self.just.refused = Some(refused);
-                None
-            }
-        }
-    }
-
-    fn step(&mut self, cpu: u8, fault: Option<FaultTime>) {
-        let Some(mut flight) = self.flights[usize::from(cpu)].take() else { return };
-        self.machine.fault = fault;
-        self.machine.noted.answers = flight.answers;
-        let mut platform = Wrong { world: self, cpu };
-        let progress = flight.batch.step(&mut platform);
-        flight.answers = self.machine.noted.answers;
-        flight.steps += 1;
-        match progress {
-            Ok(Progress::More) => self.flights[usize::from(cpu)] = Some(flight),
-            Ok(Progress::Done) => self.commit(flight),
-            Ok(Progress::Failed) | Err(_) => {
-                self.used[2] += 1;
-                self.just.faulted = true;
-                drop(flight.batch);
-                self.settle(&flight.asks, true);
-            }
-        }
-        self.machine.fault = None;
-    }
-
-    fn commit(&mut self, flight: Flight<'t>) {
-        let Ok(receipts) = flight.batch.finish() else { return };
-        let states: Vec<PageState> = receipts.iter().map(|receipt| receipt.state).collect();
-        receipts.commit();
-        for ((page, ask, _), state) in flight.asks.iter().zip(states) {
-            self.just.committed.push((*page, *ask, state));
-            let ghost = &mut self.ghosts[page.index()];
-            ghost.building = state == PageState::Building;
-            ghost.reclaimed |= *ask == Ask::Unshare;
-            ghost.reclaimed &= state != PageState::Free;
-        }
-        self.settle(&flight.asks, false);
-    }
-
-    fn drop_batch(&mut self, cpu: u8) {
-        let Some(flight) = self.flights[usize::from(cpu)].take() else { return };
-        self.used[1] += 1;
-        self.just.dropped = Some(flight.steps > 0);
-        if self.mutant == Some(Mutant::ForgetsPlan) {
-            std::mem::forget(flight.batch);
-        } else {
-            drop(flight.batch);
-        }
-        self.settle(&flight.asks, false);
-    }
-
-    /// A batch is over, one way or the other: what the checker knows follows the table.
-    fn settle(&mut self, asks: &[(PageRef, Ask, u64)], faulted: bool) {
-        for (page, _, _) in asks {
-            let state = self.state(*page);
-            let ghost = &mut self.ghosts[page.index()];
-            if state.terms().is_none() {
-                ghost.consent = None;
-                ghost.term = None;
-            }
-            if state == PageState::Free {
-                ghost.latest = Bytes::ZERO;
-            }
-            ghost.closed |= faulted && state == PageState::Poisoned;
         }
     }
 

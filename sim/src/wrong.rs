@@ -9,6 +9,7 @@ use view_core::{
 
 use crate::bytes::{Bytes, Label, Seal};
 use crate::event::{FaultTime, PageRef, Phys};
+use crate::flight::Answer;
 use crate::machine::{Broken, Cpu, FRAMES, Tlb};
 use crate::mutant::Mutant;
 use crate::world::World;
@@ -62,7 +63,7 @@ impl Wrong<'_, '_> {
             let plain = self.world.machine.at(Phys::of(step.target.frame));
             if let Ok(seal) = self.sound().seal_one(&step) {
                 *tag = seal.tag();
-                self.world.machine.answer(Bytes::Sealed(seal).packed());
+                self.world.machine.answer(Answer::Tag(seal.tag()));
             }
             if self.is(Mutant::ReplicaPlain) || self.is(Mutant::SealsLate) {
                 self.world.machine.put(Phys::of(step.target.frame), plain);

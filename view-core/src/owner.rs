@@ -30,6 +30,16 @@ impl Owner {
     pub fn new() -> Self {
         Self(AtomicU64::new(0))
     }
+
+    /// A frame as [`word`](Self::word) found it, for a table that moves.
+    pub fn from_word(word: u64) -> Self {
+        Self(AtomicU64::new(word))
+    }
+
+    /// The word, to be kept for [`from_word`](Self::from_word).
+    pub fn word(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Default for Owner {

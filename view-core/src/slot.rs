@@ -47,6 +47,12 @@ impl Slot {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
+    /// A row as [`words`](Self::words) found it, for a table that moves: to a new monitor, or to
+    /// another place. Only [`Vm::resume`](crate::Vm::resume) takes rows that are in use.
+    pub fn from_words(words: [u64; 4]) -> Self {
+        Self(words.map(AtomicU64::new))
+    }
+
     /// The four words, for an onlooker that digests or prints the table. Not a consistent view
     /// while somebody holds the page.
     pub fn words(&self) -> [u64; 4] {

@@ -97,6 +97,14 @@ pub enum NotRunnable {
     Stopped(Gfn),
 }
 
+fn check_size(config: &VmConfig<'_>) -> Result<(), BadTable> {
+    let rows = config.slots.len();
+    if u64::try_from(rows).unwrap_or(u64::MAX) < config.pages {
+        return Err(BadTable::TooSmall { needed: config.pages, rows });
+    }
+    Ok(())
+}
+
 /// Set once and for good; after that, no page is ever being built.
 const LAUNCHED: u64 = 1 << 63;
 
@@ -118,17 +126,33 @@ impl<'s> Vm<'s> {
     /// # Errors
     /// [`BadTable`] if there are fewer rows than pages, or one is in use.
     pub fn new(config: VmConfig<'s>) -> Result<Self, BadTable> {
-        let rows = config.slots.len();
-        if u64::try_from(rows).unwrap_or(u64::MAX) < config.pages {
-            return Err(BadTable::TooSmall { needed: config.pages, rows });
-        }
+        check_size(&config)?;
         let gfns = (0..config.pages).map_while(|number| Gfn::new(number).ok());
         let used = gfns.zip(config.slots).find(|(_, slot)| slot.words() != [0; 4]);
         if let Some((gfn, _)) = used {
             return Err(BadTable::InUse(gfn));
         }
-        let [building, replicas, stopped] = core::array::from_fn(|_| AtomicU64::new(0));
+        Self::resume(config, [0; 3])
+    }
+
+    /// A VM that goes on where another left off: with its rows, its lists and its
+    /// [`words`](Self::words). A monitor that replaces itself under running guests keeps them so.
+    ///
+    /// What they say is believed: they come from memory that only the trusted side can write, and
+    /// the platform maps exactly what they say. A page that was held stays held for ever.
+    ///
+    /// # Errors
+    /// [`BadTable::TooSmall`].
+    pub fn resume(config: VmConfig<'s>, words: [u64; 3]) -> Result<Self, BadTable> {
+        check_size(&config)?;
+        let [building, replicas, stopped] = words.map(AtomicU64::new);
         Ok(Self { config, building, replicas, stopped })
+    }
+
+    /// What [`resume`](Self::resume) needs beside rows and lists: pages being built and whether the
+    /// VM is launched, replicas, and what stopped it.
+    pub fn words(&self) -> [u64; 3] {
+        [&self.building, &self.replicas, &self.stopped].map(|word| word.load(Ordering::Acquire))
     }
 
     /// The VM's place in this host's tables.

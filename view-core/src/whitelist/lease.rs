@@ -41,6 +41,16 @@ impl Lease {
     pub fn new() -> Self {
         Self { page: AtomicU64::new(FREE), expiry: AtomicU64::new(0) }
     }
+
+    /// An entry as [`words`](Self::words) found it, for a list that moves.
+    pub fn from_words([page, expiry]: [u64; 2]) -> Self {
+        Self { page: AtomicU64::new(page), expiry: AtomicU64::new(expiry) }
+    }
+
+    /// Both words, to be kept for [`from_words`](Self::from_words).
+    pub fn words(&self) -> [u64; 2] {
+        [self.page.load(Ordering::Acquire), self.expiry.load(Ordering::Relaxed)]
+    }
 }
 
 impl Default for Lease {
