@@ -1,8 +1,10 @@
-//! What the kernels at 512 bits do with lists: lanes from jobs, and CBC-MACs side by side.
+//! CBC-MACs at 512 bits: the key that they go under, lanes from jobs, and chains of few pages.
 
 use core::arch::x86_64::__m512i;
 
-use super::zmm::{Keys, LINES, blocks, encrypt, repeat, sum};
+use super::Vaes512;
+use super::eight::{self, Eight};
+use super::zmm::{Keys, LINES, blocks, encrypt, repeat, rounds, sum};
 
 /// AES of one block.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
@@ -12,6 +14,58 @@ pub(super) fn encrypt_one(keys: &Keys, block: [u8; 16]) -> [u8; 16] {
     let [vector] = vector;
     let [block, ..] = blocks(vector);
     block
+}
+
+/// The round keys of chains that are kept whitened. AES begins by adding its first key, and a chain
+/// adds a block before that. So the first key is in the chain from its start, the last round adds
+/// it once more, and a step is one sum less.
+pub(super) struct ChainKeys(Keys);
+
+impl ChainKeys {
+    /// For the machine that the proof is about.
+    pub(super) fn new(_: Vaes512, mut keys: Keys) -> Self {
+        let Keys([first, .., last]) = &mut keys;
+        // SAFETY: the machine has what this is compiled for: the caller holds the proof.
+        *last = unsafe { sum(*last, *first) };
+        Self(keys)
+    }
+
+    /// For the rounds of every chain: the last key is not AES's own.
+    #[inline]
+    pub(super) const fn rounds(&self) -> &Keys {
+        &self.0
+    }
+
+    /// What a chain starts as.
+    #[inline]
+    pub(super) const fn start(&self) -> __m512i {
+        let Keys([first, ..]) = self.0;
+        first
+    }
+
+    /// What CBC-MAC has after the same steps.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn plain<const G: usize>(&self, mut chains: [__m512i; G]) -> [__m512i; G] {
+        for chain in &mut chains {
+            *chain = sum(*chain, self.start());
+        }
+        chains
+    }
+
+    /// The chains after a block was added to each: what is left of a step.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn step(&self, chains: Eight) -> Eight {
+        eight::rounds(&self.0, chains)
+    }
+
+    /// The same for any number of chains.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn step_few<const G: usize>(&self, chains: &mut [__m512i; G]) {
+        rounds(&self.0, chains);
+    }
 }
 
 /// What every lane has, four to a vector.
@@ -28,8 +82,8 @@ pub(super) type Tile<const G: usize> = [[__m512i; G]; 4];
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn absorb<const G: usize>(
-    keys: &Keys,
-    state: &mut [__m512i; G],
+    keys: &ChainKeys,
+    chains: &mut [__m512i; G],
     tile: &mut Tile<G>,
     ends: &[__m512i; G],
     line: usize,
@@ -41,9 +95,9 @@ pub(super) fn absorb<const G: usize>(
         }
     }
     for row in tile {
-        for (state, block) in state.iter_mut().zip(row) {
-            *state = sum(*state, *block);
+        for (chain, block) in chains.iter_mut().zip(row) {
+            *chain = sum(*chain, *block);
         }
-        encrypt(keys, state);
+        keys.step_few(chains);
     }
 }

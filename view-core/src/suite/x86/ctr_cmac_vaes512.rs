@@ -8,10 +8,11 @@ use core::arch::x86_64::{__m512i, _mm_sfence};
 use zeroize::Zeroize;
 
 use super::Vaes512;
-use super::chains::{absorb, encrypt_one, lanes};
+use super::chains::{ChainKeys, absorb, encrypt_one, lanes};
+use super::eight::Eight;
+use super::stream::{Counter, StreamKeys};
 use super::zmm::{
-    Counter, Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat,
-    sum, turned, zero,
+    Keys, LINES, Lines, blocks, four, lines, lines_mut, prefetch, put, repeat, sum, turned, zero,
 };
 use crate::key::SivKey;
 use crate::suite::ctr_cmac::{CtrCmac, counter};
@@ -24,18 +25,18 @@ const GROUP: usize = 32;
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
-    mac: Keys,
-    ctr: Keys,
+    chain: ChainKeys,
+    ctr: StreamKeys,
     subkeys: Subkeys,
 }
 
 impl Kernel {
     pub(in crate::suite) fn new(proof: Vaes512, key: &SivKey) -> Self {
         let [mac, ctr]: &[[u8; 32]; 2] = zerocopy::transmute_ref!(key.expose());
-        let (mac, ctr) = (Keys::new(proof, mac), Keys::new(proof, ctr));
+        let (mac, ctr) = (Keys::new(proof, mac), StreamKeys::new(proof, ctr));
         // SAFETY: the proof says that the machine has what this is compiled for.
         let subkeys = Subkeys::new(|block| unsafe { encrypt_one(&mac, block) });
-        Self { mac, ctr, subkeys }
+        Self { chain: ChainKeys::new(proof, mac), ctr, subkeys }
     }
 
     pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
@@ -184,19 +185,16 @@ fn pass<J: Job, const G: usize, const COLD: bool>(
     ids: &[[PageId; 4]; G],
     mut pages: [[Lane<'_, J>; 4]; G],
 ) -> [__m512i; G] {
-    let (mut state, ends) = (begun(kernel, ids), [repeat(kernel.subkeys.k1); G]);
-    let mut counts = [[Counter::first([0; 16]); 4]; G];
-    for (count, id) in counts.as_flattened_mut().iter_mut().zip(ids.as_flattened()) {
-        *count = Counter::first(counter(id));
-    }
+    let (mut chains, ends) = (begun(kernel, ids), [repeat(kernel.subkeys.k1); G]);
+    let counts = ids.map(|ids| ids.map(|id| Counter::new(&kernel.ctr, counter(&id))));
     let (mut sealed, mut tile) = ([[[zero(); PART]; 4]; G], [[zero(); G]; 4]);
     for part in 0..LINES / PART {
-        let lanes = pages.as_flattened_mut().iter_mut().zip(counts.as_flattened_mut());
+        let lanes = pages.as_flattened_mut().iter_mut().zip(counts.as_flattened());
         for ((page, count), sealed) in lanes.zip(sealed.as_flattened_mut()) {
             if let Some((from, to, next)) = page {
                 ask_for::<J, COLD>(from, to, *next, part);
                 let (from, to) = (&from.as_chunks().0[part], &mut to.as_chunks_mut().0[part]);
-                stream::<J, COLD>(&kernel.ctr, count, from, to, sealed);
+                stream::<J, COLD>(kernel.ctr.stream(count, part), from, to, sealed);
             }
         }
         for line in 0..PART {
@@ -207,10 +205,10 @@ fn pass<J: Job, const G: usize, const COLD: bool>(
                 }
             }
             let line = part.wrapping_mul(PART).wrapping_add(line);
-            absorb(&kernel.mac, &mut state, &mut tile, &ends, line);
+            absorb(&kernel.chain, &mut chains, &mut tile, &ends, line);
         }
     }
-    state
+    kernel.chain.plain(chains)
 }
 
 /// Asks for the part of a lane that comes after this one, and for where it goes, if that is written
@@ -231,24 +229,17 @@ fn ask_for<J: Job, const COLD: bool>(from: &Lines, to: &Lines, next: Option<&J>,
     }
 }
 
-/// CTR over a part of a page, and a copy of its sealed side.
+/// A part of a page through its key stream, and a copy of its sealed side.
 ///
 /// If `COLD`, the caller fences before it reads or writes the page.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn stream<J: Job, const COLD: bool>(
-    keys: &Keys,
-    count: &mut Counter,
+    stream: Eight,
     from: &[__m512i; PART],
     to: &mut [__m512i; PART],
     sealed: &mut [__m512i; PART],
 ) {
-    let mut stream = [zero(); PART];
-    for block in &mut stream {
-        *block = count.blocks();
-        *count = count.plus(4);
-    }
-    encrypt(keys, &mut stream);
     for (((from, to), sealed), stream) in from.iter().zip(to).zip(sealed).zip(stream) {
         let after = sum(*from, stream);
         // SAFETY: the caller fences if this is cold.
@@ -263,11 +254,14 @@ fn stream<J: Job, const COLD: bool>(
 fn begun<const G: usize>(kernel: &Kernel, ids: &[[PageId; 4]; G]) -> [__m512i; G] {
     let data: [[[[u8; 16]; 2]; 4]; G] =
         ids.map(|ids| ids.map(|id| zerocopy::transmute!(id.associated_data(CtrCmac::SUITE))));
-    let mut state = data.map(|four_pages| four(four_pages.map(|[first, _]| first)));
-    encrypt(&kernel.mac, &mut state);
-    for (state, four_pages) in state.iter_mut().zip(data) {
-        *state = sum(*state, four(four_pages.map(|[_, second]| second)));
+    let mut chains = data.map(|four_pages| four(four_pages.map(|[first, _]| first)));
+    for chain in &mut chains {
+        *chain = sum(*chain, kernel.chain.start());
     }
-    encrypt(&kernel.mac, &mut state);
-    state
+    kernel.chain.step_few(&mut chains);
+    for (chain, four_pages) in chains.iter_mut().zip(data) {
+        *chain = sum(*chain, four(four_pages.map(|[_, second]| second)));
+    }
+    kernel.chain.step_few(&mut chains);
+    chains
 }

@@ -1,15 +1,18 @@
-//! AES by eights: eight vectors under one key, alone or beside eight others, and a page's counters.
+//! AES by eights: eight vectors under one key, alone or beside eight others under another.
 //!
 //! A round takes a few cycles and a machine may do two vectors a cycle, so eight vectors in flight
 //! keep one unit of four cycles and two lanes just busy, and sixteen leave it no gap.
+//!
+//! A cipher is put together from its rounds here, because the first of them are not always to be
+//! done: chains stay [whitened](super::chains::ChainKeys), and CTR looks its [first
+//! round](super::stream) up.
 
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m512i, _mm512_add_epi8, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
-    _mm512_cmplt_epu32_mask, _mm512_mask_xor_epi32, _mm512_xor_si512,
+    __m512i, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_xor_si512,
 };
 
-use super::zmm::{Keys, four, repeat};
+use super::zmm::Keys;
 use crate::page::{PAGE_SIZE, Page};
 
 /// Eight vectors.
@@ -54,12 +57,29 @@ macro_rules! every {
     };
 }
 
-/// AES-256 of every block (FIPS 197, section 5.1).
+/// Every block with the key that comes before the rounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn encrypt(Keys([first, middle @ .., last]): &Keys, eight: Eight) -> Eight {
+fn whitened(Keys([first, ..]): &Keys, eight: Eight) -> Eight {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = eight;
     every!(_mm512_xor_si512(*first) a b c d e f g h);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The first round of AES-256 of every block that is whitened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn first_round(Keys([_, second, ..]): &Keys, eight: Eight) -> Eight {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = eight;
+    every!(_mm512_aesenc_epi128(*second) a b c d e f g h);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The other rounds of every block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn other_rounds(Keys([_, _, middle @ .., last]): &Keys, eight: Eight) -> Eight {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = eight;
     for key in middle {
         every!(_mm512_aesenc_epi128(*key) a b c d e f g h);
     }
@@ -67,83 +87,40 @@ pub(super) fn encrypt(Keys([first, middle @ .., last]): &Keys, eight: Eight) -> 
     [a, b, c, d, e, f, g, h]
 }
 
-/// AES-256 of every block of two sets side by side, each under its own key.
+/// All rounds of every block that is whitened.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn encrypt_both(
-    (Keys([first_a, middle_a @ .., last_a]), eight_a): (&Keys, Eight),
-    (Keys([first_b, middle_b @ .., last_b]), eight_b): (&Keys, Eight),
+pub(super) fn rounds(keys: &Keys, eight: Eight) -> Eight {
+    other_rounds(keys, first_round(keys, eight))
+}
+
+/// The other rounds of every block of two sets side by side, each under its own key.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn other_rounds_of_both(
+    (Keys([_, _, middle_a @ .., last_a]), eight_a): (&Keys, Eight),
+    (Keys([_, _, middle_b @ .., last_b]), eight_b): (&Keys, Eight),
 ) -> (Eight, Eight) {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = eight_a;
     let [mut i, mut j, mut k, mut l, mut m, mut n, mut o, mut p] = eight_b;
-    every!(_mm512_xor_si512(*first_a) a b c d e f g h);
-    every!(_mm512_xor_si512(*first_b) i j k l m n o p);
     for (key_a, key_b) in middle_a.iter().zip(middle_b) {
-        every!(_mm512_aesenc_epi128(*key_a) a b c d e f g h);
         every!(_mm512_aesenc_epi128(*key_b) i j k l m n o p);
+        every!(_mm512_aesenc_epi128(*key_a) a b c d e f g h);
     }
-    every!(_mm512_aesenclast_epi128(*last_a) a b c d e f g h);
     every!(_mm512_aesenclast_epi128(*last_b) i j k l m n o p);
+    every!(_mm512_aesenclast_epi128(*last_a) a b c d e f g h);
     ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p])
 }
 
-/// The counters of a page's blocks: 32 bits, big-endian, at the end of each block.
-///
-/// Turning bytes round would take the units that AES needs. So only the last byte counts, which
-/// needs no turning, and the three before it flip where it has wrapped: a page has 256 blocks, so
-/// that is once. The last byte is the highest of a word as the machine reads it, so it has wrapped
-/// where the word is less than it was.
-#[derive(Clone, Copy)]
-pub(super) struct Counter {
-    first: __m512i,
-    /// What flips in the blocks whose last byte has wrapped.
-    flip: __m512i,
-}
-
-impl Counter {
-    /// From the counter of a page's first block. Its 32 bits do not overflow within a page.
-    #[inline]
-    pub(super) const fn new(block: [u8; 16]) -> Self {
-        let number = u128::from_be_bytes(block);
-        let flip = (number ^ number.wrapping_add(0x100)).to_be_bytes();
-        Self { first: repeat(block), flip: repeat(flip) }
-    }
-
-    /// The counters of eight lines.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    #[expect(clippy::indexing_slicing, reason = "masked to what there is")]
-    pub(super) fn part(&self, part: usize) -> Eight {
-        let on = _mm512_add_epi8(self.first, four(PARTS_ON[part & 7]));
-        let line = |line: usize| {
-            let count = _mm512_add_epi8(on, four(LINES_ON[line & 7]));
-            let wrapped = _mm512_cmplt_epu32_mask(count, self.first);
-            _mm512_mask_xor_epi32(count, wrapped, count, self.flip)
-        };
-        [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)]
-    }
-}
-
-/// How far on a part of a page is, in blocks.
-const PARTS_ON: [[[u8; 16]; 4]; PARTS] = [
-    [last_byte(0); 4],
-    [last_byte(32); 4],
-    [last_byte(64); 4],
-    [last_byte(96); 4],
-    [last_byte(128); 4],
-    [last_byte(160); 4],
-    [last_byte(192); 4],
-    [last_byte(224); 4],
-];
-
-/// How far on the blocks of each line of a part are.
-const LINES_ON: [[[u8; 16]; 4]; 8] =
-    [line(0), line(4), line(8), line(12), line(16), line(20), line(24), line(28)];
-
-const fn line(block: u8) -> [[u8; 16]; 4] {
-    [last_byte(block), last_byte(block | 1), last_byte(block | 2), last_byte(block | 3)]
-}
-
-const fn last_byte(byte: u8) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte]
+/// AES-256 of every block of two sets side by side, each under its own key (FIPS 197, section
+/// 5.1): all that there is to do, for what is measured by it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn encrypt_both(
+    (keys_a, eight_a): (&Keys, Eight),
+    (keys_b, eight_b): (&Keys, Eight),
+) -> (Eight, Eight) {
+    let (eight_a, eight_b) = (whitened(keys_a, eight_a), whitened(keys_b, eight_b));
+    let (eight_a, eight_b) = (first_round(keys_a, eight_a), first_round(keys_b, eight_b));
+    other_rounds_of_both((keys_a, eight_a), (keys_b, eight_b))
 }

@@ -9,9 +9,8 @@ use core::arch::x86_64::_mm_sfence;
 use super::Vaes512;
 use super::ghash_vaes512::{Powers, Products, STEP, folded, reversed};
 use super::pass::{Pass, ahead, want};
-use super::zmm::{
-    Counter, Keys, Lines, blocks, encrypt, four, lines, lines_mut, put, repeat, sum, zero,
-};
+use super::stream::{Counter, StreamKeys};
+use super::zmm::{Keys, Lines, blocks, encrypt, four, lines, lines_mut, put, repeat, sum, zero};
 use crate::key::GcmKey;
 use crate::suite::aes_256_gcm::{Aes256Gcm, nonce};
 use crate::suite::gcm::counter;
@@ -29,15 +28,15 @@ const LENGTHS: u128 = (256 << 64) | (4096 * 8);
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
-    keys: Keys,
+    keys: StreamKeys,
     powers: Powers,
 }
 
 impl Kernel {
     pub(in crate::suite) fn new(proof: Vaes512, key: &GcmKey) -> Self {
-        let keys = Keys::new(proof, key.expose());
+        let keys = StreamKeys::new(proof, key.expose());
         // SAFETY: the proof says that the machine has what this is compiled for.
-        let powers = unsafe { powers(&keys) };
+        let powers = unsafe { powers(keys.keys()) };
         Self { keys, powers }
     }
 
@@ -115,7 +114,7 @@ fn four_pages<'a, J: Pass<'a>, const COLD: bool>(
     let nonces = ids.map(|id| nonce(&id));
 
     let mut masks = [four(nonces.map(|nonce| counter(&nonce, 1)))];
-    encrypt(&kernel.keys, &mut masks);
+    encrypt(kernel.keys.keys(), &mut masks);
     let [masks] = masks;
     let data: [[[u8; 16]; 2]; 4] =
         ids.map(|id| zerocopy::transmute!(id.associated_data(Aes256Gcm::SUITE)));
@@ -148,18 +147,13 @@ fn page<'a, J: Pass<'a>, const COLD: bool>(
     to: &mut Lines,
     next: &Lines,
 ) -> [u8; 16] {
-    let mut count = Counter::first(first);
+    let count = Counter::new(keys, first);
     let mut carry = four([before, [0; 16], [0; 16], [0; 16]]);
     let (from, _) = from.as_chunks::<STEP>();
     let (to, _) = to.as_chunks_mut::<STEP>();
     let (next, _) = next.as_chunks::<STEP>();
-    for ((from, to), next) in from.iter().zip(to).zip(next) {
-        let mut stream = [zero(); STEP];
-        for blocks in &mut stream {
-            *blocks = count.blocks();
-            count = count.plus(4);
-        }
-        encrypt(keys, &mut stream);
+    for (part, ((from, to), next)) in from.iter().zip(to).zip(next).enumerate() {
+        let stream = keys.stream(&count, part);
         let mut products = Products::none();
         let lines = from.iter().zip(to).zip(next).zip(stream).zip(&powers.step);
         for ((((from, to), next), stream), power) in lines {

@@ -21,6 +21,7 @@ pub(super) mod siv_aesni;
 mod siv_narrow;
 pub(super) mod siv_vaes256;
 pub(super) mod siv_vaes512;
+mod stream;
 mod turned;
 mod zmm;
 

@@ -11,7 +11,8 @@ use zeroize::Zeroize;
 
 use super::Vaes512;
 use super::chains::encrypt_one;
-use super::eight::{self, Counter};
+use super::eight;
+use super::stream::{Counter, StreamKeys};
 use super::zmm::{
     Keys, LINES, Lines, blocks, encrypt, four, lines, lines_mut, prefetch, put, repeat, sum,
     turned, zero,
@@ -33,7 +34,7 @@ const TURNS: usize = LINES / WIDE;
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
     mac: Keys,
-    ctr: Keys,
+    ctr: StreamKeys,
     subkeys: Subkeys,
     offsets: Offsets,
 }
@@ -41,10 +42,11 @@ pub(in crate::suite) struct Kernel {
 impl Kernel {
     pub(in crate::suite) fn new(proof: Vaes512, key: &SivKey) -> Self {
         let [mac, ctr]: &[[u8; 32]; 2] = zerocopy::transmute_ref!(key.expose());
-        let (mac, ctr) = (Keys::new(proof, mac), Keys::new(proof, ctr));
+        let (mac, ctr) = (Keys::new(proof, mac), StreamKeys::new(proof, ctr));
         // SAFETY: the proof says that the machine has what this is compiled for.
         let subkeys = Subkeys::new(|block| unsafe { encrypt_one(&mac, block) });
-        Self { mac, ctr, subkeys, offsets: Offsets::new(&subkeys) }
+        let offsets = Offsets::new(&mac, &subkeys);
+        Self { mac, ctr, subkeys, offsets }
     }
 
     pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_>], landing: Landing) {
@@ -74,32 +76,36 @@ impl Drop for Kernel {
 
 /// What PMAC adds to the blocks of a page, in parts: Gray code is linear as long as nothing
 /// carries, so an offset is that of the turn before plus that of the place in the turn. 640 bytes
-/// instead of a page's worth, which a lone page would have to wait for.
+/// instead of a page's worth, which a lone page would have to wait for. AES begins by adding its
+/// first key, so that is in them too.
 #[repr(C, align(64))]
 struct Offsets {
     /// Of the blocks of the first turn; the last of them carries, and is left out.
     within: [__m512i; WIDE],
-    /// Of the last block before each turn.
+    /// Of the last block before each turn, and the first round key.
     before: [[u8; 16]; TURNS],
 }
 
 impl Offsets {
-    fn new(subkeys: &Subkeys) -> Self {
+    fn new(Keys([first, ..]): &Keys, subkeys: &Subkeys) -> Self {
         const BLOCKS: u8 = 32;
+        let [first, ..] = blocks(*first).map(u128::from_ne_bytes);
         let mut blocks = [[[0; 16]; 4]; WIDE];
         for (block, number) in blocks.as_flattened_mut().iter_mut().zip(1..BLOCKS) {
             *block = subkeys.offset(number);
         }
         let mut before = [[0; 16]; TURNS];
         for (block, turn) in before.iter_mut().zip(0_u8..) {
-            *block = subkeys.offset(turn.wrapping_mul(BLOCKS));
+            let offset = subkeys.offset(turn.wrapping_mul(BLOCKS));
+            *block = (u128::from_ne_bytes(offset) ^ first).to_ne_bytes();
         }
         let offsets = Self { within: blocks.map(four), before };
         blocks.zeroize();
         offsets
     }
 
-    /// The lines of a turn with their offsets. What follows the last turn does not matter.
+    /// The lines of a turn, whitened, with their offsets. What follows the last turn does not
+    /// matter.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     #[expect(clippy::indexing_slicing, reason = "a turn of TURNS, or the first again")]
@@ -219,7 +225,7 @@ fn sigma<const COLD: bool>(kernel: &Kernel, page: &Lines, to: &Lines) -> __m512i
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn added(kernel: &Kernel, so_far: __m512i, turn: usize, lines: &[__m512i; WIDE]) -> __m512i {
-    let mut masked = eight::encrypt(&kernel.mac, kernel.offsets.masked(turn, lines));
+    let mut masked = eight::rounds(&kernel.mac, kernel.offsets.masked(turn, lines));
     if turn == TURNS - 1 {
         let ([.., last], [.., plain]) = (&mut masked, lines);
         *last = _mm512_mask_mov_epi64(*last, 0b1100_0000, *plain);
@@ -237,12 +243,12 @@ fn stream<const COLD: bool>(
     to: &mut Lines,
     ahead: &Lines,
 ) {
-    let count = Counter::new(iv);
+    let count = Counter::new(&kernel.ctr, iv);
     let (from, _) = from.as_chunks::<WIDE>();
     let (to, _) = to.as_chunks_mut::<WIDE>();
     let (ahead, _) = ahead.as_chunks::<WIDE>();
     for (turn, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
-        let stream = eight::encrypt(&kernel.ctr, count.part(turn));
+        let stream = kernel.ctr.stream(&count, turn);
         for (((from, to), stream), ahead) in from.iter().zip(to).zip(stream).zip(ahead) {
             let sealed = sum(*from, stream);
             // SAFETY: who calls with `COLD` ends with a fence.
@@ -303,12 +309,12 @@ fn decrypt<const COLD: bool>(
     to: &mut Lines,
     ahead: &Lines,
 ) -> __m512i {
-    let (count, mut so_far) = (Counter::new(iv), zero());
+    let (count, mut so_far) = (Counter::new(&kernel.ctr, iv), zero());
     let (from, _) = from.as_chunks::<WIDE>();
     let (to, _) = to.as_chunks_mut::<WIDE>();
     let (ahead, _) = ahead.as_chunks::<WIDE>();
     for (turn, ((from, to), ahead)) in from.iter().zip(to).zip(ahead).enumerate() {
-        let mut plain = eight::encrypt(&kernel.ctr, count.part(turn));
+        let mut plain = kernel.ctr.stream(&count, turn);
         for (((from, to), plain), ahead) in from.iter().zip(to).zip(&mut plain).zip(ahead) {
             *plain = sum(*from, *plain);
             // SAFETY: who calls with `COLD` fences.

@@ -10,8 +10,9 @@ use heapless::Vec;
 use zeroize::optimization_barrier;
 
 use super::Vaes512;
-use super::chains::{absorb, encrypt_one, lanes};
-use super::eight::{Counter, Eight, PARTS, Parts, encrypt, encrypt_both, parts, parts_mut};
+use super::chains::{ChainKeys, absorb, encrypt_one, lanes};
+use super::eight::{Eight, PARTS, Parts, parts, parts_mut};
+use super::stream::{Counter, StreamKeys};
 use super::turned::{GROUP, Turned};
 use super::zmm::{self, Keys, LINES, Lines, blocks, lines, put, repeat, sum, zero};
 use crate::key::SivKey;
@@ -22,18 +23,18 @@ use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Tag};
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
-    mac: Keys,
-    ctr: Keys,
+    chain: ChainKeys,
+    ctr: StreamKeys,
     subkeys: Subkeys,
 }
 
 impl Kernel {
     pub(in crate::suite) fn new(proof: Vaes512, key: &SivKey) -> Self {
         let [mac, ctr]: &[[u8; 32]; 2] = zerocopy::transmute_ref!(key.expose());
-        let (mac, ctr) = (Keys::new(proof, mac), Keys::new(proof, ctr));
+        let (mac, ctr) = (Keys::new(proof, mac), StreamKeys::new(proof, ctr));
         // SAFETY: the proof says that the machine has what this is compiled for.
         let subkeys = Subkeys::new(|block| unsafe { encrypt_one(&mac, block) });
-        Self { mac, ctr, subkeys }
+        Self { chain: ChainKeys::new(proof, mac), ctr, subkeys }
     }
 
     pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_>], landing: Landing) {
@@ -136,8 +137,11 @@ impl<'a, 't> Tagging<'a, 't> {
     }
 }
 
-fn settle(group: &mut [SealJob<'_>], chains: Eight) {
-    for (job, tag) in group.iter_mut().zip(chains.map(blocks).as_flattened()) {
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn settle(kernel: &Kernel, group: &mut [SealJob<'_>], chains: Eight) {
+    let tags = kernel.chain.plain(chains).map(blocks);
+    for (job, tag) in group.iter_mut().zip(tags.as_flattened()) {
         job.settle(*tag);
     }
 }
@@ -151,13 +155,13 @@ fn authenticate<'a>(
     turned: &mut Turned,
 ) {
     let mut tagging = Tagging::begin(kernel, group, next, turned);
-    let mut chains = [zero(); 8];
+    let mut chains = [kernel.chain.start(); 8];
     for part in 0..PARTS {
         for step in 0..GROUP {
-            chains = encrypt(&kernel.mac, tagging.step(chains, part, step));
+            chains = kernel.chain.step(tagging.step(chains, part, step));
         }
     }
-    settle(group, chains);
+    settle(kernel, group, chains);
 }
 
 /// The tags of a group, and the bytes of the whole group before it, side by side.
@@ -170,9 +174,9 @@ fn authenticate_and_stream<'a, const COLD: bool>(
     turned: &mut Turned,
 ) {
     let mut tagging = Tagging::begin(kernel, group, next, turned);
-    let mut chains = [zero(); 8];
+    let mut chains = [kernel.chain.start(); 8];
     for (page, job) in tagged.iter_mut().enumerate() {
-        let count = Counter::new(counter(&job.tag()).to_be_bytes());
+        let count = Counter::new(&kernel.ctr, counter(&job.tag()).to_be_bytes());
         let (plain, sealed) = job.pages();
         let (from, to) = (parts(plain), parts_mut(sealed));
         for (at, (from, to)) in from.iter().zip(to).enumerate() {
@@ -180,23 +184,21 @@ fn authenticate_and_stream<'a, const COLD: bool>(
             let step = page.wrapping_mul(8).wrapping_add(at) % GROUP;
             let sums = tagging.step(chains, page / 4, step);
             let stream;
-            (chains, stream) = encrypt_both((&kernel.mac, sums), (&kernel.ctr, count.part(at)));
+            (chains, stream) = kernel.ctr.stream_beside(&count, at, (&kernel.chain, sums));
             write::<COLD>(from, to, &stream);
         }
     }
-    settle(group, chains);
+    settle(kernel, group, chains);
 }
 
 /// CTR over a page (RFC 5297, section 2.5).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn stream<const COLD: bool>(keys: &Keys, tag: &Tag, from: &Page, to: &mut Page) {
-    let count = Counter::new(counter(tag).to_be_bytes());
+fn stream<const COLD: bool>(keys: &StreamKeys, tag: &Tag, from: &Page, to: &mut Page) {
+    let count = Counter::new(keys, counter(tag).to_be_bytes());
     let (from, to) = (parts(from).as_chunks::<2>().0, parts_mut(to).as_chunks_mut::<2>().0);
     for (at, ([from_a, from_b], [to_a, to_b])) in from.iter().zip(to).enumerate() {
-        let part = at.wrapping_mul(2);
-        let (a, b) =
-            encrypt_both((keys, count.part(part)), (keys, count.part(part.wrapping_add(1))));
+        let (a, b) = keys.stream_two(&count, at.wrapping_mul(2));
         write::<COLD>(from_a, to_a, &a);
         write::<COLD>(from_b, to_b, &b);
     }
@@ -239,12 +241,16 @@ fn ends<'a>(kernel: &Kernel, ids: impl Iterator<Item = &'a PageId>) -> Eight {
     }
     let (first, second): (Eight, Eight) =
         (zerocopy::transmute!(first), zerocopy::transmute!(second));
-    let Subkeys { k1, start } = &kernel.subkeys;
-    let mut chains = encrypt(&kernel.mac, first);
+    let (keys, Subkeys { k1, start }) = (&kernel.chain, &kernel.subkeys);
+    let mut chains = first;
+    for chain in &mut chains {
+        *chain = sum(*chain, keys.start());
+    }
+    chains = keys.step(chains);
     for (chain, second) in chains.iter_mut().zip(second) {
         *chain = sum(sum(*chain, second), repeat(*k1));
     }
-    let mut chains = encrypt(&kernel.mac, chains);
+    chains = keys.plain(keys.step(chains));
     for chain in &mut chains {
         *chain = sum(sum(*chain, repeat(*start)), repeat(*k1));
     }
@@ -281,44 +287,54 @@ fn decrypt<const COLD: bool>(
     turned: &mut Turned,
 ) -> Eight {
     let ends = ends(kernel, group.iter().map(OpenJob::id));
-    let count = |job: &OpenJob<'_>| Counter::new(counter(job.tag()).to_be_bytes());
+    let count = |job: &OpenJob<'_>| Counter::new(&kernel.ctr, counter(job.tag()).to_be_bytes());
     let counts: Vec<Counter, GROUP> = group.iter().map(count).collect();
-    let mut chains = [zero(); 8];
-    for part in 0..=PARTS {
-        for step in 0..GROUP {
-            if part > 0 {
-                chains = turned.add(chains, part.wrapping_sub(1), step);
-            }
-            let page = if part < PARTS { counts.get(step).zip(group.get_mut(step)) } else { None };
-            let Some((count, job)) = page else {
-                if part > 0 {
-                    chains = encrypt(&kernel.mac, chains);
-                }
-                continue;
-            };
-            let mut bytes = count.part(part);
-            if part > 0 {
-                (chains, bytes) = encrypt_both((&kernel.mac, chains), (&kernel.ctr, bytes));
-            } else {
-                bytes = encrypt(&kernel.ctr, bytes);
-            }
-            let (sealed, plain) = job.pages();
-            let (sealed, plain) = (parts(sealed), parts_mut(plain));
-            if let (Some(from), Some(to)) = (sealed.get(part), plain.get_mut(part)) {
-                for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
-                    *bytes = sum(*bytes, *from);
-                    // SAFETY: the caller fences if this is cold.
-                    unsafe { put::<COLD>(to, *bytes) };
-                }
-            }
-            turned.take(part, step, &bytes);
-            ask_for(sealed, next.get(step).map(|job| parts(job.sealed())), part);
+    for (step, (job, count)) in group.iter_mut().zip(&counts).enumerate() {
+        let stream = kernel.ctr.stream(count, 0);
+        land::<COLD>(job, next, turned, (0, step), stream);
+    }
+    let mut chains = [kernel.chain.start(); 8];
+    for (before, part) in (1..PARTS).enumerate() {
+        for (step, (job, count)) in group.iter_mut().zip(&counts).enumerate() {
+            let sums = turned.add(chains, before, step);
+            let stream;
+            (chains, stream) = kernel.ctr.stream_beside(count, part, (&kernel.chain, sums));
+            land::<COLD>(job, next, turned, (part, step), stream);
         }
-        if part == PARTS - 1 {
-            turned.end(&ends);
+        for step in counts.len()..GROUP {
+            chains = kernel.chain.step(turned.add(chains, before, step));
         }
     }
-    chains
+    turned.end(&ends);
+    for step in 0..GROUP {
+        chains = kernel.chain.step(turned.add(chains, PARTS - 1, step));
+    }
+    kernel.chain.plain(chains)
+}
+
+/// A part of the page whose turn it is, decrypted, written and made ready for its chain.
+///
+/// If `COLD`, the caller fences before anyone reads or writes the page.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[expect(clippy::indexing_slicing, reason = "masked to what there is")]
+fn land<const COLD: bool>(
+    job: &mut OpenJob<'_>,
+    next: &[OpenJob<'_>],
+    turned: &mut Turned,
+    (part, step): (usize, usize),
+    stream: Eight,
+) {
+    let (sealed, plain) = job.pages();
+    let (sealed, plain) = (parts(sealed), parts_mut(plain));
+    let (from, to, mut bytes) = (&sealed[part & 7], &mut plain[part & 7], stream);
+    for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
+        *bytes = sum(*bytes, *from);
+        // SAFETY: the caller fences if this is cold.
+        unsafe { put::<COLD>(to, *bytes) };
+    }
+    turned.take(part, step, &bytes);
+    ask_for(sealed, next.get(step).map(|job| parts(job.sealed())), part);
 }
 
 /// Pages that are too few for the great machinery.
@@ -376,7 +392,7 @@ fn chain_few<'a, const G: usize>(
 ) -> [__m512i; G] {
     const NOTHING: &Lines = &[zero(); LINES];
     let pages: [[&Lines; 4]; G] = lanes(|_| pages.next().map_or(NOTHING, lines));
-    let (mut state, mut tile) = ([zero(); G], [[zero(); G]; 4]);
+    let (mut chains, mut tile) = ([kernel.chain.start(); G], [[zero(); G]; 4]);
     for line in 0..LINES {
         for (vector, [a, b, c, d]) in pages.iter().enumerate() {
             let blocks = zmm::turned([a[line], b[line], c[line], d[line]]);
@@ -384,9 +400,9 @@ fn chain_few<'a, const G: usize>(
                 row[vector] = block;
             }
         }
-        absorb(&kernel.mac, &mut state, &mut tile, &ends, line);
+        absorb(&kernel.chain, &mut chains, &mut tile, &ends, line);
     }
     tile = [[zero(); G]; 4];
     optimization_barrier(&tile);
-    state
+    kernel.chain.plain(chains)
 }

@@ -1,9 +1,8 @@
 //! What the kernels at 512 bits share: a vector is a cache line, four AES blocks of one page.
 
 use core::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_aesenc_epi128,
-    _mm512_aesenclast_epi128, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_stream_si512,
-    _mm512_xor_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
+    _mm512_shuffle_i32x4, _mm512_stream_si512, _mm512_xor_si512,
 };
 
 use zeroize::Zeroize;
@@ -71,14 +70,24 @@ impl Drop for Keys {
     }
 }
 
-/// AES-256 of every block (FIPS 197, section 5.1).
+/// AES-256 of every block of few vectors (FIPS 197, section 5.1).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn encrypt<const N: usize>(Keys(keys): &Keys, vectors: &mut [__m512i; N]) {
-    let [first, middle @ .., last] = keys;
+pub(super) fn encrypt<const N: usize>(keys: &Keys, vectors: &mut [__m512i; N]) {
+    let Keys([first, ..]) = keys;
     for vector in &mut *vectors {
-        *vector = _mm512_xor_si512(*vector, *first);
+        *vector = sum(*vector, *first);
     }
+    rounds(keys, vectors);
+}
+
+/// The rounds of AES-256 alone, of every block of few vectors that are whitened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn rounds<const N: usize>(
+    Keys([_, middle @ .., last]): &Keys,
+    vectors: &mut [__m512i; N],
+) {
     for key in middle {
         for vector in &mut *vectors {
             *vector = _mm512_aesenc_epi128(*vector, *key);
@@ -100,39 +109,6 @@ pub(super) fn turned([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (third, fourth) =
         (_mm512_shuffle_i32x4::<0x88>(ab, cd), _mm512_shuffle_i32x4::<0xdd>(ab, cd));
     [first, second, third, fourth]
-}
-
-/// Swaps the bytes of the last word of each block, the one that counts, and of no other.
-const SWAP: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 14, 13, 12];
-
-/// The blocks of a page, counted: a counter of 32 bits, big-endian, at the end of each block. It
-/// is kept little-endian, which is how the machine adds.
-#[derive(Clone, Copy)]
-pub(super) struct Counter(__m512i);
-
-impl Counter {
-    /// The counters of a page's first line, from the counter of its first block.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    pub(super) fn first(block: [u8; 16]) -> Self {
-        const STEPS: [[u32; 4]; 4] = [[0; 4], [0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 3]];
-        let turned = _mm512_shuffle_epi8(repeat(block), repeat(SWAP));
-        Self(_mm512_add_epi32(turned, zerocopy::transmute!(STEPS)))
-    }
-
-    /// The counters so many blocks further on.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    pub(super) fn plus(self, blocks: u32) -> Self {
-        Self(_mm512_add_epi32(self.0, zerocopy::transmute!([[0, 0, 0, blocks]; 4])))
-    }
-
-    /// The four counters as blocks.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    pub(super) fn blocks(self) -> __m512i {
-        _mm512_shuffle_epi8(self.0, repeat(SWAP))
-    }
 }
 
 /// Writes a line: into the cache, or past it.
