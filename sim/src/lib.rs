@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod flight;
 pub mod host;
 pub mod invariant;
+pub mod lockstep;
 pub mod machine;
 pub mod mutant;
 pub mod report;

@@ -1,8 +1,7 @@
-//! The table of states as at a blackboard: what a page becomes, or that the ask is refused.
-//!
-//! A second, independent copy of what the core decides, without steps. Tests hold it against the
-//! core and against spec/states.md.
+//! The blackboard of [`spec::life`] in the core's words: what a page becomes, or that the ask is
+//! refused. Tests hold it against the core and against spec/states.md.
 
+use spec::life::{self, Rights, State, Stream as To, Until};
 use view_core::suite::Stream;
 use view_core::{MaskId, PageState, Perm};
 
@@ -15,87 +14,67 @@ pub const STATES: [&str; 8] =
 
 /// A state's name in spec/states.md.
 pub const fn name(state: PageState) -> &'static str {
-    match state {
-        PageState::Free => "Free",
-        PageState::Building => "Building",
-        PageState::Private => "Private",
-        PageState::Replica => "Replica",
-        PageState::Sealed => "Sealed",
-        PageState::PagedOut => "PagedOut",
-        PageState::Open { .. } => "Open",
-        PageState::Scrubbing => "Scrubbing",
-        PageState::Poisoned => "Poisoned",
-    }
+    drawn(state, false).name()
 }
 
 /// An ask's name in spec/states.md.
 pub const fn event_name(ask: Ask) -> &'static str {
-    match ask {
-        Ask::Map(Perm::Read) => "Map(Read)",
-        Ask::Map(Perm::ReadWrite) => "Map(ReadWrite)",
-        Ask::Unmap => "Unmap",
-        Ask::Export(Stream::Image) => "Export(Image)",
-        Ask::Export(Stream::View | Stream::Resident) => "Export(View)",
-        Ask::Seal => "Seal",
-        Ask::PageOut => "PageOut",
-        Ask::PageIn(_) => "PageIn",
-        Ask::Destroy => "Destroy",
-        Ask::Accept(_) => "Accept",
-        Ask::Launch => "Launch",
-        Ask::Touch => "Touch",
-        Ask::Share(..) => "Share",
-        Ask::Unshare => "Unshare",
-        Ask::Exclude(_) => "Exclude",
-    }
+    asked(ask).name()
 }
 
 /// What a page that rests in `state` becomes; `None` if the ask is refused. `once` says that the
 /// page was opened until its first unmap, `launched` that its VM is.
 pub fn after(state: PageState, ask: Ask, once: bool, launched: bool) -> Option<&'static str> {
-    use PageState as S;
-    let open_to = |perm: Perm| state.terms().is_some_and(|(_, allowed, _)| allowed.allows(perm));
-    let next = match (ask, state) {
-        (Ask::Map(_), S::Building) => "Building",
-        (Ask::Map(Perm::Read), S::Private | S::Replica) => "Replica",
-        (Ask::Map(Perm::Read), S::Sealed) => "Sealed",
-        (Ask::Map(perm), S::Open { .. }) if open_to(perm) => "Open",
-        (Ask::Unmap, S::Open { .. }) if once => "Private",
-        (Ask::Unmap, S::Building | S::Sealed | S::Open { .. }) => name(state),
-        (Ask::Unmap, S::Replica) => "Private",
-        (Ask::Export(_), S::Private | S::Replica | S::Open { .. }) => name(state),
-        (Ask::Seal, S::Private | S::Replica) => "Sealed",
-        (Ask::PageOut, S::Private | S::Replica | S::Sealed) => "PagedOut",
-        (Ask::PageIn(_), S::PagedOut) => "Sealed",
-        (Ask::Destroy, S::Free) => return None,
-        (Ask::Destroy, S::Scrubbing | S::Poisoned) => "Poisoned",
-        (Ask::Destroy, _) => "Free",
-        (Ask::Accept(_), S::Free) if launched => "Private",
-        (Ask::Accept(_), S::Free) => "Building",
-        (Ask::Launch, S::Building) => "Private",
-        (Ask::Touch, S::Sealed) => "Private",
-        (Ask::Share(..), S::Private | S::Replica) => "Open",
-        (Ask::Unshare, S::Open { .. }) => "Private",
-        (Ask::Exclude(_), S::Free | S::Scrubbing | S::Poisoned) => return None,
-        (Ask::Exclude(_), _) => name(state),
-        _ => return None,
-    };
-    Some(next)
+    life::after(drawn(state, once), asked(ask), launched).map(State::name)
 }
 
-/// Whether the ask uses up a version of a page in this state.
+/// Whether the ask uses up a version of a page in this state; an unmap, if it closes the page.
 pub const fn burns(state: PageState, ask: Ask) -> bool {
+    life::burns(drawn(state, true), asked(ask))
+}
+
+/// The core's state at the blackboard; `once` as for [`after`].
+pub const fn drawn(state: PageState, once: bool) -> State {
+    match state {
+        PageState::Free => State::Free,
+        PageState::Building => State::Building,
+        PageState::Private => State::Private,
+        PageState::Replica => State::Replica,
+        PageState::Sealed => State::Sealed,
+        PageState::PagedOut => State::PagedOut,
+        PageState::Open { perm, .. } => {
+            State::Open(rights(perm), if once { Until::FirstUnmap } else { Until::Closed })
+        }
+        PageState::Scrubbing => State::Scrubbing,
+        PageState::Poisoned => State::Poisoned,
+    }
+}
+
+/// An ask at the blackboard.
+pub const fn asked(ask: Ask) -> life::Ask {
     match ask {
-        Ask::Map(_) => matches!(state, PageState::Private | PageState::Replica),
-        Ask::PageOut => !matches!(state, PageState::Sealed),
-        Ask::Export(_) | Ask::Seal | Ask::Share(..) | Ask::Unshare => true,
-        // Closes a page that was open for once.
-        Ask::Unmap => matches!(state, PageState::Open { .. }),
-        Ask::PageIn(_)
-        | Ask::Destroy
-        | Ask::Accept(_)
-        | Ask::Launch
-        | Ask::Touch
-        | Ask::Exclude(_) => false,
+        Ask::Map(perm) => life::Ask::Map(rights(perm)),
+        Ask::Unmap => life::Ask::Unmap,
+        Ask::Export(Stream::Image) => life::Ask::Export(To::Image),
+        Ask::Export(Stream::View | Stream::Resident) => life::Ask::Export(To::View),
+        Ask::Seal => life::Ask::Seal,
+        Ask::PageOut => life::Ask::PageOut,
+        Ask::PageIn(frame) => life::Ask::PageIn(frame),
+        Ask::Destroy => life::Ask::Destroy,
+        Ask::Accept(frame) => life::Ask::Accept(frame),
+        Ask::Launch => life::Ask::Launch,
+        Ask::Touch => life::Ask::Touch,
+        Ask::Share(perm, Term::Once) => life::Ask::Share(rights(perm), Until::FirstUnmap),
+        Ask::Share(perm, Term::Never | Term::Tick) => life::Ask::Share(rights(perm), Until::Closed),
+        Ask::Unshare => life::Ask::Unshare,
+        Ask::Exclude(excluded) => life::Ask::Exclude(excluded),
+    }
+}
+
+const fn rights(perm: Perm) -> Rights {
+    match perm {
+        Perm::Read => Rights::Read,
+        Perm::ReadWrite => Rights::ReadWrite,
     }
 }
 

@@ -1,4 +1,10 @@
 //! What must hold. The claims are the Markdown files beside this crate; tests read them.
+//!
+//! [`life`] and [`oracle`] say in Rust what states.md says in a table, and import nothing of ours:
+//! sim holds the core against them after every event.
+
+pub mod life;
+pub mod oracle;
 
 /// Every invariant with its sentence, where it is checked, and the mutants that it catches.
 pub const INVARIANTS: &str = include_str!("../invariants.md");

@@ -1,0 +1,172 @@
+//! The core and the oracle of spec, side by side: after every event both must say the same of
+//! every page, frame and VM, and of what was refused.
+
+use std::fmt;
+
+use spec::life::State;
+use spec::oracle::{Expect, Happening, Host, Owner, Sight, VmSight};
+use view_core::Ownership;
+
+use crate::config::Config;
+use crate::event::{Event, PageRef};
+use crate::host::LIVES;
+use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
+use crate::table::{asked, drawn};
+use crate::world::World;
+
+/// The oracle's copy of one run. Cheap to copy, so that it can go along with every state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockstep {
+    host: Host<VMS, PAGES, FRAMES, CPUS>,
+    lives: u8,
+}
+
+/// What the oracle and the core do not agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disagreement {
+    /// Whether the event was refused.
+    Refusal(Expect, Expect),
+    /// What a page is: the oracle's word, then the core's.
+    Page(PageRef, Sight, Sight),
+    /// Whose a frame is: the oracle's word, then the core's.
+    Frame(u8, Owner, Owner),
+    /// What a VM is: the oracle's word, then the core's.
+    Vm(u8, VmSight, VmSight),
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refusal(oracle, core) => write!(f, "oracle {oracle:?}, core {core:?}"),
+            Self::Page(page, oracle, core) => write!(f, "{page}: oracle {oracle:?}, core {core:?}"),
+            Self::Frame(frame, oracle, core) => {
+                write!(f, "f{frame}: oracle {oracle:?}, core {core:?}")
+            }
+            Self::Vm(vm, oracle, core) => write!(f, "vm{vm}: oracle {oracle:?}, core {core:?}"),
+        }
+    }
+}
+
+impl Lockstep {
+    /// The oracle of a host that has just started.
+    pub fn new(config: &Config) -> Self {
+        // Every VM has room for a lease a page.
+        Self { host: Host::new(config.replicas, small(VM_PAGES)), lives: 1 }
+    }
+
+    /// Follows an event that a world has just seen, and compares.
+    ///
+    /// # Errors
+    /// The first thing that they do not agree on.
+    pub fn follow(&mut self, event: Event, world: &World<'_>) -> Result<(), Disagreement> {
+        let expected = self.host.step(self.happening(event, world));
+        self.lives += u8::from(event == Event::Restart && usize::from(self.lives) < LIVES);
+        if let Event::Begin(..) | Event::Join(..) = event {
+            let refused = expected == Expect::Refused;
+            if refused != world.just.refused.is_some() {
+                let found = if refused { Expect::Done } else { Expect::Refused };
+                return Err(Disagreement::Refusal(expected, found));
+            }
+        }
+        self.agrees(world)
+    }
+
+    /// Compares without an event.
+    ///
+    /// # Errors
+    /// The first thing that they do not agree on.
+    pub fn agrees(&self, world: &World<'_>) -> Result<(), Disagreement> {
+        for page in world.config.page_refs() {
+            let (said, shown) = (self.host.sight(number(page)), sight(world, page));
+            if said != shown {
+                return Err(Disagreement::Page(page, said, shown));
+            }
+        }
+        for frame in 0..world.config.frames {
+            let (said, shown) = (self.host.owner(frame), owner(world, frame));
+            if said != shown {
+                return Err(Disagreement::Frame(frame, said, shown));
+            }
+        }
+        for (vm, _) in (0_u8..).zip(world.config.pages) {
+            let (said, shown) = (self.host.vm_sight(vm), vm_sight(world, vm));
+            if said != shown {
+                return Err(Disagreement::Vm(vm, said, shown));
+            }
+        }
+        Ok(())
+    }
+
+    /// An event at the blackboard. Management's word about a page is nothing there.
+    fn happening(&self, event: Event, world: &World<'_>) -> Happening {
+        match event {
+            Event::Offer(frame, page) => Happening::Offer(frame, number(page)),
+            Event::Retract(frame, page) => Happening::Retract(frame, number(page)),
+            Event::LaunchVm(vm) => Happening::LaunchVm(vm),
+            Event::Begin(cpu, page, ask) => Happening::Begin(cpu, number(page), asked(ask)),
+            Event::Join(cpu, page, ask) => Happening::Join(cpu, number(page), asked(ask)),
+            // The machine also fails by itself: two VMs may want the last place in its pool.
+            Event::Step(cpu) if world.just.faulted => Happening::Fault(cpu),
+            Event::Step(cpu) => Happening::Step(cpu, genuine(world)),
+            Event::Fault(cpu, _) => Happening::Fault(cpu),
+            Event::Drop(cpu) => Happening::Drop(cpu),
+            Event::Restart if usize::from(self.lives) < LIVES => Happening::Restart,
+            Event::Restart
+            | Event::GuestLoad(..)
+            | Event::GuestStore(..)
+            | Event::ManageLoad(..)
+            | Event::ManageStore(..)
+            | Event::ManageMap(_)
+            | Event::Hand(..)
+            | Event::Claim(_)
+            | Event::Tick => Happening::Elsewhere,
+        }
+    }
+}
+
+/// The pages that the platform found genuine in the last step, bit by bit.
+fn genuine(world: &World<'_>) -> u32 {
+    let installs = world.machine.noted.installs.iter();
+    installs.fold(0, |found, install| found | 1 << install.page.index())
+}
+
+fn sight(world: &World<'_>, page: PageRef) -> Sight {
+    const EXCLUDED: u64 = 1 << 5;
+    let shown = world.state(page);
+    let state = drawn(shown, false);
+    let held = world.is_busy(page);
+    let in_frame = !held && state.has_frame();
+    Sight {
+        state: state.name(),
+        rights: if let State::Open(rights, _) = state { Some(rights) } else { None },
+        version: world.version(page),
+        held,
+        excluded: world.words(page)[0] & EXCLUDED != 0,
+        frame: in_frame.then(|| small(world.frame(page).index())),
+    }
+}
+
+fn owner(world: &World<'_>, frame: u8) -> Owner {
+    let page = |vm: u16, gfn: u64| {
+        let gfn = u8::try_from(gfn).unwrap_or(u8::MAX);
+        number(PageRef { vm: u8::try_from(vm).unwrap_or(u8::MAX), gfn })
+    };
+    match world.ownership(frame) {
+        Ownership::Free => Owner::Free,
+        Ownership::Offered(vm, gfn) => Owner::Offered(page(vm.0, gfn.number())),
+        Ownership::Owned(vm, gfn) => Owner::Owned(page(vm.0, gfn.number())),
+        Ownership::Quarantined(vm, gfn) => Owner::Quarantined(page(vm.0, gfn.number())),
+    }
+}
+
+fn vm_sight(world: &World<'_>, vm: u8) -> VmSight {
+    VmSight { runs: world.vm(vm).runnable().is_ok(), replicas: world.vm(vm).replicas() }
+}
+
+fn number(page: PageRef) -> u8 {
+    small(page.index())
+}
+
+fn small(number: usize) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
+}
