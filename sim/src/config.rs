@@ -273,6 +273,35 @@ pub const CONFIGS: &[Config] = &[
         ..PAGE
     },
     Config {
+        name: "names",
+        purpose: "three pages and two frames that only their names tell apart",
+        pages: &[3],
+        frames: 2,
+        cpus: 2,
+        versions: 1,
+        drops: 1,
+        launched: false,
+        raw: false,
+        asks: &[Ask::Accept(0), MAP, Ask::Unmap],
+        reaches: &["a plan was dropped before its first step"],
+        ..PAGE
+    },
+    Config {
+        name: "names-guests",
+        purpose: "two VMs of two pages that only their names tell apart",
+        pages: &[2, 2],
+        frames: 2,
+        cpus: 1,
+        versions: 1,
+        stores: 0,
+        drops: 0,
+        launched: false,
+        raw: false,
+        asks: &[Ask::Accept(0), Ask::Seal, Ask::PageOut, Ask::PageIn(0)],
+        reaches: &[],
+        ..PAGE
+    },
+    Config {
         name: "page-deep",
         purpose: "one page in either of two frames, two stores, one batch dropped, on one CPU",
         frames: 2,

@@ -1,30 +1,42 @@
 //! Every state that can be reached within the bounds, breadth first: the first counterexample is
 //! a shortest one.
 //!
-//! A state is kept as its digest and the event that led to it; to go on from it is to play its
-//! trace again.
+//! Two workers share the work of a block of states, and each owns half of the names that were seen.
+//! First both look ahead: what every event leads to, canonical, checked, and not yet seen by
+//! anybody. Then each takes in what belongs to its half, in the order of the block. So what is
+//! found, and in which order, does not depend on which worker was faster.
 
 use std::collections::BTreeSet;
+use std::thread;
 
 use crate::config::Config;
 use crate::event::Event;
-use crate::invariant;
+use crate::fingerprint::{Fingerprint, fingerprint};
+use crate::invariant::{self, Looks};
 use crate::mutant::Mutant;
+use crate::path;
+use crate::seen::Seen;
 use crate::sometimes::SOMETIMES;
+use crate::state::{State, resume};
+use crate::symmetry::Symmetry;
 use crate::world::{World, play};
 
 /// What an exploration found.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// States that differ.
+    /// States that differ in more than names.
     pub distinct_states: u64,
+    /// States that differ at all, which these stand for.
+    pub represented_states: u64,
     /// Events that were tried in them.
     pub transitions: u64,
     /// What does not hold, with the shortest trace; exploration ends there.
     pub violation: Option<Violation>,
     /// The `sometimes` properties that were met.
     pub reached: BTreeSet<&'static str>,
-    /// Whether the bound on states was hit before everything was seen.
+    /// How many events the longest shortest trace has.
+    pub depth: u32,
+    /// Whether a bound on states or memory was hit before everything was seen.
     pub cut: bool,
 }
 
@@ -48,90 +60,245 @@ pub struct Hunt<'a> {
     pub only: Option<&'a str>,
     /// How many states at most.
     pub states_max: u64,
+    /// How many bytes at most, for names, ways and states that wait.
+    pub memory_max: usize,
+    /// Whether one state stands for all that differ in names only.
+    pub symmetry: bool,
 }
+
+/// What fits the smallest machine that this should run on.
+const MEMORY_MAX: usize = 4 << 30;
 
 impl<'a> Hunt<'a> {
     /// The sound machine against every invariant, to the end.
     pub const fn sound(config: &'a Config) -> Self {
-        Self { config, mutant: None, only: None, states_max: u64::MAX }
+        Self {
+            config,
+            mutant: None,
+            only: None,
+            states_max: u64::MAX,
+            memory_max: MEMORY_MAX,
+            symmetry: true,
+        }
     }
 }
 
-struct Node {
-    parent: u32,
-    event: Event,
+/// How many workers there are, and how many halves of the names that were seen.
+pub const WORKERS: usize = 2;
+
+/// How many states are looked ahead from at once.
+const BLOCK: usize = 4096;
+
+/// How a state was first reached: from which, by which of its events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) from: u32,
+    pub(crate) event: u16,
+}
+
+impl Way {
+    /// The start's: there is no such event.
+    const START: Self = Self { from: 0, event: u16::MAX };
+
+    pub(crate) const fn is_start(self) -> bool {
+        self.event == u16::MAX
+    }
+}
+
+/// A state that waits to be gone on from.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    number: u32,
+    state: State,
+}
+
+/// What one event leads to, not seen before.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    name: Fingerprint,
+    way: Way,
+    represents: u64,
+    state: State,
+}
+
+/// What one worker owns: the names whose lowest bits are its number.
+#[derive(Debug, Default)]
+struct Shard {
+    seen: Seen,
+    ways: Vec<Way>,
+    waiting: Vec<Waiting>,
+    represented: u64,
+}
+
+/// What one worker found ahead of its part of a block.
+#[derive(Debug, Default)]
+struct Ahead {
+    found: [Vec<Found>; WORKERS],
+    transitions: u64,
+    reached: BTreeSet<&'static str>,
+    broken: Option<(Way, Vec<&'static str>)>,
 }
 
 /// Explores. `progress` hears of states and transitions now and then.
 pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
-    let setup = hunt.config.setup();
-    let mut outcome = Outcome { distinct_states: 1, ..Outcome::default() };
-    let mut seen = BTreeSet::new();
-    let mut nodes: Vec<Node> = Vec::new();
-    let start = setup.iter().copied();
-    let visit_start = |world: &mut World<'_>| visit(world, hunt.only, &mut outcome.reached);
-    let (digest, broken) = play(hunt.config, hunt.mutant, start, visit_start);
+    let search = Search::new(hunt);
+    let mut outcome = Outcome::default();
+    let mut shards: [Shard; WORKERS] = Default::default();
+    let (first, broken) = search.start(&mut outcome.reached);
     if !broken.is_empty() {
         outcome.violation = Some(Violation { broken, trace: Vec::new() });
-        return outcome;
     }
-    seen.insert(digest);
-    let mut trace = setup.clone();
-    let mut next = 0;
-    loop {
-        let events = play(hunt.config, hunt.mutant, trace.iter().copied(), |world| world.enabled());
-        let parent = next;
-        for event in events {
-            outcome.transitions += 1;
-            let played = trace.iter().copied().chain([event]);
-            let visit = |world: &mut World<'_>| visit(world, hunt.only, &mut outcome.reached);
-            let (digest, broken) = play(hunt.config, hunt.mutant, played, visit);
-            if !broken.is_empty() {
-                let mut trace = trace.split_off(setup.len());
-                trace.push(event);
-                outcome.violation = Some(Violation { broken, trace });
-                return outcome;
-            }
-            if seen.insert(digest) {
-                outcome.distinct_states += 1;
-                nodes.push(Node { parent, event });
+    let start = Found { name: fingerprint(&first.state), ..first };
+    shards[shard_of(start.name)].take(shard_of(start.name), &start);
+    while outcome.violation.is_none() && !outcome.cut {
+        let level: Vec<Waiting> =
+            shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.waiting)).collect();
+        if level.is_empty() {
+            break;
+        }
+        for block in level.chunks(BLOCK) {
+            search.block(block, &mut shards, &mut outcome);
+            let states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
+            let bytes: usize = shards.iter().map(Shard::bytes).sum();
+            let bytes = bytes + size_of_val(level.as_slice());
+            outcome.distinct_states = states;
+            outcome.cut = states >= hunt.states_max || bytes > hunt.memory_max;
+            progress(states, outcome.transitions);
+            if outcome.violation.is_some() || outcome.cut {
+                break;
             }
         }
-        if outcome.distinct_states >= hunt.states_max {
-            outcome.cut = true;
-            return outcome;
+        outcome.depth += u32::from(shards.iter().any(|shard| !shard.waiting.is_empty()));
+    }
+    outcome.distinct_states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
+    outcome.represented_states = shards.iter().map(|shard| shard.represented).sum();
+    outcome
+}
+
+const fn shard_of(name: Fingerprint) -> usize {
+    name as usize % WORKERS
+}
+
+impl Shard {
+    /// Takes in a state, if it is new.
+    fn take(&mut self, shard: usize, found: &Found) {
+        if self.seen.insert(found.name) {
+            let number = self.ways.len() * WORKERS + shard;
+            let number = u32::try_from(number).expect("memory ends before numbers do");
+            self.ways.push(found.way);
+            self.represented += found.represents;
+            self.waiting.push(Waiting { number, state: found.state });
         }
-        if next.is_multiple_of(4096) {
-            progress(outcome.distinct_states, outcome.transitions);
-        }
-        // Node `n` is the state that `nodes[n - 1]` leads to; node 0 is the start.
-        next += 1;
-        if usize::try_from(next).unwrap_or(usize::MAX) > nodes.len() {
-            return outcome;
-        }
-        trace.truncate(setup.len());
-        lead_to(&nodes, next, &mut trace);
+    }
+
+    fn bytes(&self) -> usize {
+        self.seen.bytes()
+            + self.ways.capacity() * size_of::<Way>()
+            + self.waiting.capacity() * size_of::<Waiting>()
     }
 }
 
-fn visit(
-    world: &World<'_>,
-    only: Option<&str>,
-    reached: &mut BTreeSet<&'static str>,
-) -> (u128, Vec<&'static str>) {
+/// What stays the same while exploring.
+struct Search<'a> {
+    hunt: &'a Hunt<'a>,
+    symmetry: Symmetry,
+}
+
+impl<'a> Search<'a> {
+    fn new(hunt: &'a Hunt<'a>) -> Self {
+        let symmetry = Symmetry::new(hunt.config, hunt.mutant, hunt.symmetry);
+        Self { hunt, symmetry }
+    }
+
+    fn start(&self, reached: &mut BTreeSet<&'static str>) -> (Found, Vec<&'static str>) {
+        let Hunt { config, mutant, only, .. } = *self.hunt;
+        play(config, mutant, config.setup(), |world| {
+            reach(world, reached);
+            let canonical = self.symmetry.canonical(world.state_now());
+            let found = Found {
+                name: 0,
+                way: Way::START,
+                represents: canonical.represents,
+                state: canonical.state,
+            };
+            (found, invariant::broken(world, only).collect())
+        })
+    }
+
+    /// Goes on from every state of a block.
+    fn block(&self, block: &[Waiting], shards: &mut [Shard; WORKERS], outcome: &mut Outcome) {
+        let parts = block.chunks(block.len().div_ceil(WORKERS).max(1));
+        let seen = &*shards;
+        let reached = &outcome.reached;
+        let ahead: Vec<Ahead> = thread::scope(|scope| {
+            let workers: Vec<_> =
+                parts.map(|part| scope.spawn(|| self.look(part, seen, reached))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("a worker fell")).collect()
+        });
+        thread::scope(|scope| {
+            for (number, shard) in shards.iter_mut().enumerate() {
+                let found = ahead.iter().flat_map(move |ahead| &ahead.found[number]);
+                scope.spawn(move || found.for_each(|found| shard.take(number, found)));
+            }
+        });
+        for ahead in ahead {
+            outcome.transitions += ahead.transitions;
+            outcome.reached.extend(ahead.reached);
+            if let (None, Some((way, broken))) = (&outcome.violation, ahead.broken) {
+                let ways = |number: u32| {
+                    let number = number as usize;
+                    shards[number % WORKERS].ways[number / WORKERS]
+                };
+                let trace = path::trace(self.hunt, &self.symmetry, ways, way, &broken);
+                outcome.violation = Some(Violation { broken, trace });
+            }
+        }
+    }
+
+    /// What every event of these states leads to.
+    fn look(
+        &self,
+        part: &[Waiting],
+        shards: &[Shard; WORKERS],
+        reached: &BTreeSet<&'static str>,
+    ) -> Ahead {
+        let Hunt { config, mutant, only, .. } = *self.hunt;
+        let mut ahead = Ahead { reached: reached.clone(), ..Ahead::default() };
+        for Waiting { number, state } in part {
+            let events = resume(config, mutant, state, |world| world.enabled());
+            for (event, at) in events.into_iter().zip(0..) {
+                let way = Way { from: *number, event: at };
+                ahead.transitions += 1;
+                resume(config, mutant, state, |world| {
+                    world.apply(event);
+                    let canonical = self.symmetry.canonical(world.state_now());
+                    let name = fingerprint(&canonical.state);
+                    let shard = shard_of(name);
+                    let new = !shards[shard].seen.contains(name);
+                    reach(world, &mut ahead.reached);
+                    let looks = if new { Looks::AtState } else { Looks::AtEvent };
+                    let broken = invariant::broken_at(world, only, looks);
+                    if let Some(broken) = broken {
+                        ahead.broken = Some((way, broken));
+                    } else if new {
+                        let (represents, state) = (canonical.represents, canonical.state);
+                        ahead.found[shard].push(Found { name, way, represents, state });
+                    }
+                });
+                if ahead.broken.is_some() {
+                    return ahead;
+                }
+            }
+        }
+        ahead
+    }
+}
+
+/// Notes which `sometimes` properties the last event met.
+fn reach(world: &World<'_>, reached: &mut BTreeSet<&'static str>) {
     for (name, holds) in SOMETIMES {
         if !reached.contains(name) && holds(world) {
             reached.insert(name);
         }
     }
-    (world.digest(), invariant::broken(world, only).collect())
-}
-
-fn lead_to(nodes: &[Node], mut at: u32, trace: &mut Vec<Event>) {
-    let start = trace.len();
-    while let Some(node) = at.checked_sub(1).and_then(|index| nodes.get(index as usize)) {
-        trace.push(node.event);
-        at = node.parent;
-    }
-    trace[start..].reverse();
 }

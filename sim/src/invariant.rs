@@ -20,6 +20,17 @@ pub struct Invariant {
     pub sentence: &'static str,
     /// Whether it holds after the last event.
     pub holds: fn(&World<'_>) -> bool,
+    /// What it looks at.
+    pub looks: Looks,
+}
+
+/// What an invariant looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Looks {
+    /// The state alone: once is enough, however often it is reached.
+    AtState,
+    /// The last event, too.
+    AtEvent,
 }
 
 /// All of them.
@@ -31,6 +42,7 @@ pub const INVARIANTS: &[Invariant] = &[
         holds: |world| {
             !Phys::all().any(|at| world.machine.host_reaches(at) && is_secret(world, at))
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "C2",
@@ -39,12 +51,14 @@ pub const INVARIANTS: &[Invariant] = &[
         holds: |world| {
             owned_quietly(world).all(|page| !world.machine.host_reaches(world.frame(page)))
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "C3",
         sentence: "When the owner stores to a page that it has closed again, no CPU remembers a \
                    translation of the management side to it.",
         holds: |world| !world.just.exposed,
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "C4",
@@ -59,6 +73,7 @@ pub const INVARIANTS: &[Invariant] = &[
                     .is_none_or(|(_, perm, _)| allowed.is_some_and(|allowed| allowed.allows(perm)))
             })
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "C6",
@@ -71,6 +86,7 @@ pub const INVARIANTS: &[Invariant] = &[
                 })
             })
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "I1",
@@ -82,6 +98,7 @@ pub const INVARIANTS: &[Invariant] = &[
                 world.machine.guest_reaches(page).all(|at| world.machine.at(at) == latest)
             })
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "I2",
@@ -93,6 +110,7 @@ pub const INVARIANTS: &[Invariant] = &[
                 Bytes::Plain(_) => false,
             })
         },
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "I3",
@@ -100,6 +118,7 @@ pub const INVARIANTS: &[Invariant] = &[
                    that runs reaches for a page is that page's own frame: no frame backs two \
                    pages.",
         holds: |world| pages(world).all(|page| owns_frame(world, page) && reaches_own(world, page)),
+        looks: Looks::AtState,
     },
     Invariant {
         id: "I5",
@@ -109,18 +128,21 @@ pub const INVARIANTS: &[Invariant] = &[
             owned_quietly(world)
                 .all(|page| world.machine.at(world.frame(page)) == world.ghost(page).latest)
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "I9",
         sentence: "No CPU of a VM runs while one of its pages is being built, or after one of them \
                    was poisoned.",
         holds: |world| !world.just.ran_stopped,
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "F1",
         sentence: "A sealed page that is accepted has exactly the version that its page's row \
                    names: not an older one, and not a newer one.",
         holds: |world| installs(world).all(|(told, own, _)| told.version == own.version),
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "F2",
@@ -130,6 +152,7 @@ pub const INVARIANTS: &[Invariant] = &[
             let fresh = world.machine.noted.seals.iter().all(|(_, twice)| !twice);
             fresh && pages(world).all(|page| world.version(page) >= world.ghost(page).highest)
         },
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "F3",
@@ -138,6 +161,7 @@ pub const INVARIANTS: &[Invariant] = &[
         holds: |world| {
             installs(world).all(|(told, own, _)| Label { version: own.version, ..told } == own)
         },
+        looks: Looks::AtEvent,
     },
     Invariant {
         id: "S1",
@@ -145,6 +169,7 @@ pub const INVARIANTS: &[Invariant] = &[
         holds: |world| {
             world.flights.iter().any(Option::is_some) || !pages(world).any(|at| world.is_busy(at))
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "S2",
@@ -156,6 +181,7 @@ pub const INVARIANTS: &[Invariant] = &[
                     && world.machine.guest_reaches(page).next().is_none()
             })
         },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "S3",
@@ -168,6 +194,7 @@ pub const INVARIANTS: &[Invariant] = &[
                     && !is_owned_anew(world, page)
             })
         },
+        looks: Looks::AtState,
     },
 ];
 
@@ -181,6 +208,18 @@ pub fn broken<'a>(
         .filter(move |invariant| only.is_none_or(|id| id == invariant.id))
         .filter(|invariant| !(invariant.holds)(world))
         .map(|invariant| invariant.id)
+}
+
+/// The ids of what does not hold, among those that look at this or at more; `None` if all do.
+pub fn broken_at(world: &World<'_>, only: Option<&str>, looks: Looks) -> Option<Vec<&'static str>> {
+    let asked = |invariant: &&Invariant| {
+        invariant.looks >= looks && only.is_none_or(|id| id == invariant.id)
+    };
+    let fails = |invariant: &&Invariant| !(invariant.holds)(world);
+    INVARIANTS.iter().filter(asked).any(|invariant| fails(&invariant)).then(|| {
+        let broken = INVARIANTS.iter().filter(asked).filter(fails);
+        broken.map(|invariant| invariant.id).collect()
+    })
 }
 
 fn pages(world: &World<'_>) -> impl Iterator<Item = PageRef> + use<> {

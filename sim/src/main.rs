@@ -15,7 +15,8 @@ use sim::trace::Trace;
 const USAGE: &str = "\
 Explores the shipped core between any two steps, on a simulated machine, under attack.
 
-usage: sim check [--config NAME] [--json]    every reachable state; all configurations, or one
+usage: sim check [--config NAME] [--no-symmetry] [--json]
+                                             every reachable state; all configurations, or one
        sim mutants [--json]                  machines that are wrong on purpose; all must be caught
        sim replay FILE                       one trace, and what does not hold after it
        sim list                              configurations and their bounds
@@ -25,12 +26,14 @@ exit code: 0 fine, 1 something does not hold, 2 usage";
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let json = words.iter().any(|word| word == "--json");
+    let symmetry = words.iter().all(|word| word != "--no-symmetry");
+    let flags = ["--json", "--no-symmetry"];
     let words: Vec<&str> =
-        words.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+        words.iter().map(String::as_str).filter(|word| !flags.contains(word)).collect();
     match words.as_slice() {
-        ["check"] => check(&CONFIGS.iter().collect::<Vec<_>>(), json),
+        ["check"] => check(&CONFIGS.iter().collect::<Vec<_>>(), symmetry, json),
         ["check", "--config", name] => match Config::named(name) {
-            Some(config) => check(&[config], json),
+            Some(config) => check(&[config], symmetry, json),
             None => usage(&format!("no configuration is called {name:?}; see `sim list`")),
         },
         ["mutants"] => mutants(json),
@@ -71,10 +74,10 @@ fn timed(hunt: &Hunt<'_>) -> (Outcome, f64) {
     (outcome, begun.elapsed().as_secs_f64())
 }
 
-fn check(configs: &[&Config], json: bool) -> ExitCode {
+fn check(configs: &[&Config], symmetry: bool, json: bool) -> ExitCode {
     let mut results = Vec::new();
     for config in configs {
-        let (outcome, seconds) = timed(&Hunt::sound(config));
+        let (outcome, seconds) = timed(&Hunt { symmetry, ..Hunt::sound(config) });
         println!("{}", report::line(config, &outcome, seconds));
         if let Some(violation) = &outcome.violation {
             println!("{}", Trace::new(config, None, violation));

@@ -29,8 +29,8 @@ pub fn line(config: &Config, outcome: &Outcome, seconds: f64) -> String {
     let missed = missed(config, outcome);
     let missed = if missed.is_empty() { String::new() } else { format!("; MISSED: {missed:?}") };
     format!(
-        "{:8} {} states, {} transitions, {seconds:.2} s: {verdict}{missed}",
-        config.name, outcome.distinct_states, outcome.transitions
+        "{:8} {} states for {}, {} transitions, {seconds:.2} s: {verdict}{missed}",
+        config.name, outcome.distinct_states, outcome.represented_states, outcome.transitions
     )
 }
 
@@ -38,6 +38,7 @@ pub fn line(config: &Config, outcome: &Outcome, seconds: f64) -> String {
 pub fn check_json(results: &[(&Config, Outcome, f64)]) -> String {
     let sum = |of: fn(&Outcome) -> u64| results.iter().map(|(_, outcome, _)| of(outcome)).sum();
     let states: u64 = sum(|outcome| outcome.distinct_states);
+    let represented: u64 = sum(|outcome| outcome.represented_states);
     let transitions: u64 = sum(|outcome| outcome.transitions);
     let seconds: f64 = results.iter().map(|(_, _, seconds)| seconds).sum();
     let names: Vec<&str> = results.iter().map(|(config, ..)| config.name).collect();
@@ -52,11 +53,13 @@ pub fn check_json(results: &[(&Config, Outcome, f64)]) -> String {
         SOMETIMES.iter().map(|(name, _)| *name).filter(|name| reached.contains(name)).collect();
     format!(
         "{{\"configuration\":{},\"bounds\":{},\"violations\":{},\"distinct_states\":{states},\
-         \"transitions\":{transitions},\"seconds\":{seconds:.3},\"sometimes_reached\":{},\
+         \"represented_states\":{represented},\"transitions\":{transitions},\
+         \"seconds\":{seconds:.3},\"transitions_per_second\":{:.0},\"sometimes_reached\":{},\
          \"sometimes_missed\":{}}}",
         text(&names.join(" ")),
         text(&bounds.join("; ")),
         list(&violations),
+        transitions as f64 / seconds.max(f64::EPSILON),
         list(&reached),
         list(&missed)
     )

@@ -1,0 +1,72 @@
+//! The way to a counterexample, in the names of a run that anybody can play.
+//!
+//! What was explored are canonical states, each reached by an event of a canonical state. A run has
+//! names of its own; at each step the event is found that leads to the same canonical state.
+
+use crate::event::Event;
+use crate::explore::{Hunt, Way};
+use crate::invariant;
+use crate::state::{State, resume};
+use crate::symmetry::Symmetry;
+use crate::world::{World, play};
+
+/// The events from the start to what does not hold.
+pub(crate) fn trace(
+    hunt: &Hunt<'_>,
+    symmetry: &Symmetry,
+    ways: impl Fn(u32) -> Way,
+    last: Way,
+    broken: &[&str],
+) -> Vec<Event> {
+    let mut back = Vec::new();
+    let mut way = last;
+    while !way.is_start() {
+        back.push(way.event);
+        way = ways(way.from);
+    }
+    let begin = play(hunt.config, hunt.mutant, hunt.config.setup(), |world| world.state_now());
+    let (mut real, mut known) = (begin, symmetry.canonical(begin).state);
+    let mut trace = Vec::new();
+    for (left, event) in back.iter().enumerate().rev() {
+        if left == 0 {
+            let breaks = |world: &mut World<'_>| {
+                let found: Vec<_> = invariant::broken(world, hunt.only).collect();
+                found == broken
+            };
+            trace.extend(find(hunt, &real, breaks).map(|(event, _)| event));
+            break;
+        }
+        let (_, next) = after(hunt, &known, usize::from(*event));
+        known = symmetry.canonical(next).state;
+        let same = |world: &mut World<'_>| symmetry.canonical(world.state_now()).state == known;
+        let (event, state) = find(hunt, &real, same).expect("an event of the same orbit");
+        trace.push(event);
+        real = state;
+    }
+    trace
+}
+
+/// An event of a state by its number.
+fn after(hunt: &Hunt<'_>, state: &State, event: usize) -> (Event, State) {
+    let events = resume(hunt.config, hunt.mutant, state, |world| world.enabled());
+    let event = events[event];
+    resume(hunt.config, hunt.mutant, state, |world| {
+        world.apply(event);
+        (event, world.state_now())
+    })
+}
+
+/// The first event of a state after which something is so.
+fn find(
+    hunt: &Hunt<'_>,
+    state: &State,
+    is: impl Fn(&mut World<'_>) -> bool,
+) -> Option<(Event, State)> {
+    let events = resume(hunt.config, hunt.mutant, state, |world| world.enabled());
+    events.into_iter().find_map(|event| {
+        resume(hunt.config, hunt.mutant, state, |world| {
+            world.apply(event);
+            is(world).then(|| (event, world.state_now()))
+        })
+    })
+}

@@ -1,0 +1,153 @@
+//! Pages of a VM, VMs of a size, and frames are interchangeable: what can happen does not depend on
+//! their names. So of all states that differ only in names, one is explored.
+//!
+//! The canonical state of an orbit is the least of those whose pages and VMs are in the order of
+//! what can be said of them without names; ties are tried both ways. Once pages are named, a frame
+//! is fully described by what it holds and by who refers to it, so sorting frames is exact. The
+//! orbit's size follows from how many renamings lead to the canonical state (orbit and stabiliser).
+//!
+//! Names that no guest and no manager can tell apart are dropped without being counted: which CPU
+//! remembers what, which place of the pool holds a replica, on which CPU a lone batch runs.
+
+use crate::config::Config;
+use crate::machine::{FRAMES, PAGES, VM_PAGES, VMS};
+use crate::mutant::Mutant;
+use crate::rename::{Names, sort_frames, sort_replicas};
+use crate::signature::{signatures, vm_signature};
+use crate::state::State;
+
+/// Which names of a configuration are interchangeable.
+#[derive(Clone, Copy, Debug)]
+pub struct Symmetry {
+    /// How many pages each VM has; 0 for a VM that is not there.
+    pages: [usize; VMS],
+    frames: usize,
+    /// Pages, VMs and frames are renamed.
+    renames: bool,
+    /// CPUs are: no platform makes one of them special.
+    swaps_cpus: bool,
+}
+
+/// A canonical state, and how many states it stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct Canonical {
+    /// The state.
+    pub state: State,
+    /// The size of its orbit.
+    pub represents: u64,
+}
+
+impl Symmetry {
+    /// What is interchangeable in a configuration; nothing but CPUs and places of the pool if not
+    /// `renames`.
+    pub fn new(config: &Config, mutant: Option<Mutant>, renames: bool) -> Self {
+        let pages = |vm: usize| config.pages.get(vm).map_or(0, |pages| usize::from(*pages));
+        Self {
+            pages: std::array::from_fn(pages),
+            frames: usize::from(config.frames),
+            renames,
+            swaps_cpus: config.cpus > 1 && mutant != Some(Mutant::FencesOneCpu),
+        }
+    }
+
+    /// The state that stands for this one.
+    pub fn canonical(&self, mut state: State) -> Canonical {
+        if self.swaps_cpus && !state.flights[0].is_some() {
+            state.flights.swap(0, 1);
+        }
+        if !self.renames {
+            return Canonical { state: self.least(&state, false).0, represents: 1 };
+        }
+        let signatures = signatures(&state);
+        let mut best: Option<(State, u64)> = None;
+        for vms in self.vm_orders(&state, &signatures) {
+            for first in orders(self.pages[vms[0]], &signatures[vms[0]]) {
+                for second in orders(self.pages[vms[1]], &signatures[vms[1]]) {
+                    let names = Names::new(vms, [first, second]);
+                    let (least, ways) = self.least(&names.renamed(&state), true);
+                    best = Some(match best {
+                        Some((found, so_far)) if found == least => (found, so_far + ways),
+                        Some((found, so_far)) if found < least => (found, so_far),
+                        Some(_) | None => (least, ways),
+                    });
+                }
+            }
+        }
+        let (state, ways) = best.expect("there is always an order");
+        Canonical { state, represents: self.group() / ways }
+    }
+
+    /// How many renamings there are.
+    fn group(&self) -> u64 {
+        let swaps = if self.pages[0] == self.pages[1] { 2 } else { 1 };
+        let pages: u64 = self.pages.iter().map(|pages| factorial(*pages)).product();
+        swaps * pages * factorial(self.frames)
+    }
+
+    /// VMs in the order of what can be said of them: both ways if that is the same.
+    fn vm_orders(
+        &self,
+        state: &State,
+        signatures: &[[u64; VM_PAGES]; VMS],
+    ) -> impl Iterator<Item = [usize; VMS]> + use<> {
+        let swappable = self.pages[0] == self.pages[1];
+        let [first, second] = [0, 1].map(|vm| vm_signature(state, vm, &signatures[vm]));
+        let straight = !swappable || first <= second;
+        let turned = swappable && second <= first;
+        let orders = [(straight, [0, 1]), (turned, [1, 0])];
+        orders.into_iter().filter_map(|(fits, order)| fits.then_some(order))
+    }
+
+    /// The least state over CPUs, frames and places of the pool, and in how many ways frames lead
+    /// to it.
+    fn least(&self, state: &State, frames: bool) -> (State, u64) {
+        let sorted = |mut state: State| {
+            sort_replicas(&mut state);
+            let ways = if frames { sort_frames(&mut state, self.frames) } else { 1 };
+            (state, ways)
+        };
+        let (straight, ways) = sorted(*state);
+        let alike =
+            state.tlb_guest[0] == state.tlb_guest[1] && state.tlb_host[0] == state.tlb_host[1];
+        if !self.swaps_cpus || alike {
+            return (straight, ways);
+        }
+        let mut turned = *state;
+        turned.tlb_guest.swap(0, 1);
+        turned.tlb_host.swap(0, 1);
+        let (turned, turned_ways) = sorted(turned);
+        match straight.cmp(&turned) {
+            std::cmp::Ordering::Less => (straight, ways),
+            std::cmp::Ordering::Greater => (turned, turned_ways),
+            // Frames that swap when CPUs do lead to it in ways of their own.
+            std::cmp::Ordering::Equal => (straight, ways + turned_ways),
+        }
+    }
+}
+
+fn factorial(number: usize) -> u64 {
+    (1..=number as u64).product()
+}
+
+/// Orders of up to three pages: which page comes first, second, third.
+const ORDERS: [[usize; VM_PAGES]; 6] =
+    [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]];
+
+/// Orders of a VM's pages in which what can be said of them does not fall.
+fn orders(
+    pages: usize,
+    signatures: &[u64; VM_PAGES],
+) -> impl Iterator<Item = [usize; VM_PAGES]> + use<> {
+    let signatures = *signatures;
+    let all = match pages {
+        0 | 1 => &ORDERS[..1],
+        2 => &ORDERS[..2],
+        _ => &ORDERS[..],
+    };
+    let rises = move |order: &&[usize; VM_PAGES]| {
+        order[..pages].windows(2).all(|pair| signatures[pair[0]] <= signatures[pair[1]])
+    };
+    all.iter().filter(rises).copied()
+}
+
+const _: () = assert!(PAGES == VMS * VM_PAGES && VMS == 2 && VM_PAGES == 3 && FRAMES == 4);
