@@ -4,10 +4,11 @@
 use super::x86;
 use crate::page::Page;
 
-/// Copies a page with stores that go past the cache, and waits until they are done.
+/// Copies pages with stores that go past the cache, and waits until they are done. As many as the
+/// shorter list has.
 ///
 /// `None`, and nothing is copied, where this crate has no kernel for the machine.
-pub fn copy_past_cache(from: &Page, to: &mut Page) -> Option<()> {
+pub fn copy_past_cache(from: &[Page], to: &mut [Page]) -> Option<()> {
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(view_core_portable)))]
     {
         x86::measure::copy(x86::Vaes512::here()?, from, to);
