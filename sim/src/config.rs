@@ -5,6 +5,7 @@ use view_core::suite::Stream;
 
 use crate::event::{Ask, Event, PageRef, Phys, Term};
 use crate::machine::CPUS;
+use crate::swarm::LONG;
 
 /// The bounds of one exploration. Everything is finite because of them.
 #[derive(Clone, Copy, Debug)]
@@ -377,7 +378,7 @@ pub const CONFIGS: &[Config] = &[
 impl Config {
     /// The published configuration with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
-        CONFIGS.iter().find(|config| config.name == name)
+        CONFIGS.iter().chain([&LONG]).find(|config| config.name == name)
     }
 
     /// The pages that there are.

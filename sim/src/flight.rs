@@ -211,8 +211,10 @@ impl<'t> World<'t> {
 
     /// A batch is over, one way or the other: what the checker knows follows the table.
     fn settle(&mut self, asks: &[Asked], faulted: bool) {
-        for Asked { page, .. } in asks {
+        for Asked { page, row: [control, ..], .. } in asks {
             let state = self.state(*page);
+            // A page that a dropped batch left poisoned, and open, may not have begun in this one.
+            let was_poisoned = control & 0xf == 0xf;
             let ghost = &mut self.ghosts[page.index()];
             if state.terms().is_none() {
                 ghost.consent = None;
@@ -221,7 +223,7 @@ impl<'t> World<'t> {
             if state == PageState::Free {
                 ghost.latest = Bytes::ZERO;
             }
-            ghost.closed |= faulted && state == PageState::Poisoned;
+            ghost.closed |= faulted && state == PageState::Poisoned && !was_poisoned;
         }
     }
 }

@@ -10,6 +10,8 @@ use sim::config::{CONFIGS, Config};
 use sim::explore::{Hunt, Outcome, explore};
 use sim::mutant::{Entry, MUTANTS};
 use sim::report;
+use sim::shrink::shrink;
+use sim::swarm::{self, LONG, Run, real, roomy};
 use sim::trace::Trace;
 
 const USAGE: &str = "\
@@ -18,6 +20,8 @@ Explores the shipped core between any two steps, on a simulated machine, under a
 usage: sim check [--config NAME] [--no-symmetry] [--json]
                                              every reachable state; all configurations, or one
        sim mutants [--json]                  machines that are wrong on purpose; all must be caught
+       sim run --seed S --steps N [--config NAME] [--mutant NAME] [--record DIR] [--json]
+                                             a long run from a seed, also with the real cipher
        sim replay FILE                       one trace, and what does not hold after it
        sim list                              configurations and their bounds
 
@@ -37,6 +41,10 @@ fn main() -> ExitCode {
             None => usage(&format!("no configuration is called {name:?}; see `sim list`")),
         },
         ["mutants"] => mutants(json),
+        ["run", options @ ..] => match run_options(options) {
+            Ok((wanted, record)) => run(&wanted, record, json),
+            Err(message) => usage(&message),
+        },
         ["replay", file] => replay(file),
         ["list"] => {
             for config in CONFIGS {
@@ -122,6 +130,64 @@ fn mutants(json: bool) -> ExitCode {
         println!("{}", report::mutants_json(&survivors, &unproven));
     }
     if survivors.is_empty() && unproven.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The run that was asked for, and where to write it down.
+fn run_options<'a>(mut words: &[&'a str]) -> Result<(Run, Option<&'a str>), String> {
+    let mut wanted = Run { seed: 0, steps: 1000, config: &LONG, mutant: None };
+    let mut record = None;
+    while let [option, value, rest @ ..] = words {
+        let bad = || format!("{option} {value}: not understood\n{USAGE}");
+        match *option {
+            "--seed" => wanted.seed = number(value).ok_or_else(bad)?,
+            "--steps" => wanted.steps = value.parse().map_err(|_| bad())?,
+            "--config" => wanted.config = Config::named(value).ok_or_else(bad)?,
+            "--mutant" => {
+                let found = MUTANTS.iter().find(|entry| entry.name == *value);
+                wanted.mutant = Some(found.ok_or_else(bad)?);
+            }
+            "--record" => record = Some(*value),
+            _ => return Err(bad()),
+        }
+        words = rest;
+    }
+    if words.is_empty() { Ok((wanted, record)) } else { Err(USAGE.to_owned()) }
+}
+
+/// A seed, in decimal or, after 0x, in hexadecimal.
+fn number(word: &str) -> Option<u64> {
+    match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => word.parse().ok(),
+    }
+}
+
+fn run(wanted: &Run, record: Option<&str>, json: bool) -> ExitCode {
+    let outcome = wanted.play();
+    let mutant = wanted.mutant.map(|entry| entry.mutant);
+    let events = outcome.trace.events.iter().copied();
+    let real = real::compare(&roomy(wanted.config), mutant, events);
+    print!("{}", swarm::report::told(wanted, &outcome, &real));
+    let fine = outcome.trace.breaks.is_empty();
+    let trace = if fine { outcome.trace.clone() } else { shrink(outcome.trace.clone()) };
+    if !fine {
+        let (length, events) = (trace.events.len(), outcome.trace.events.len());
+        println!("{} broken after {events} events; {length} are enough:", trace.breaks.join(", "));
+        print!("{trace}");
+        println!("repeat: {}", wanted.command());
+    }
+    if let Some(folder) = record {
+        let file = format!("{folder}/{}.trace", swarm::report::name(wanted, &trace));
+        let text = format!("{}{trace}", swarm::report::provenance(wanted));
+        if let Err(error) = std::fs::write(&file, text) {
+            return usage(&format!("{file}: {error}"));
+        }
+        println!("repeat: cargo run --release -p sim -- replay {file}");
+    }
+    if json {
+        println!("{}", swarm::report::json(wanted, &outcome, &real));
+    }
+    if fine && real.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replay(file: &str) -> ExitCode {

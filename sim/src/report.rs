@@ -80,12 +80,12 @@ pub fn mutants_json(survivors: &[&str], unproven: &[&str]) -> String {
     )
 }
 
-fn list(items: &[&str]) -> String {
+pub(crate) fn list(items: &[&str]) -> String {
     let items: Vec<String> = items.iter().map(|item| text(item)).collect();
     format!("[{}]", items.join(","))
 }
 
-fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
         match letter {

@@ -45,10 +45,10 @@ pub struct Software<'m, C> {
     memory: Vec<Page>,
     owner: BTreeSet<Gfn>,
     management: BTreeMap<Gfn, (What, Perm)>,
-    replicas: BTreeMap<Gfn, Page>,
-    masked: BTreeMap<Gfn, Page>,
-    wire: BTreeMap<Gfn, Page>,
-    inbox: BTreeMap<Gfn, Page>,
+    replicas: BTreeMap<Gfn, Box<Page>>,
+    masked: BTreeMap<Gfn, Box<Page>>,
+    wire: BTreeMap<Gfn, Box<Page>>,
+    inbox: BTreeMap<Gfn, Box<Page>>,
 }
 
 impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
@@ -84,8 +84,8 @@ impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
     pub fn management_load(&self, gfn: Gfn) -> Option<&Page> {
         match self.management.get(&gfn)?.0 {
             What::Plain | What::Sealed => self.frame(gfn).ok(),
-            What::Replica => self.replicas.get(&gfn),
-            What::Masked(_) => self.masked.get(&gfn),
+            What::Replica => self.replicas.get(&gfn).map(Box::as_ref),
+            What::Masked(_) => self.masked.get(&gfn).map(Box::as_ref),
         }
     }
 
@@ -108,12 +108,12 @@ impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
     }
 
     /// The sealed page that the last batch put on the wire.
-    pub fn take_wire(&mut self, gfn: Gfn) -> Option<Page> {
+    pub fn take_wire(&mut self, gfn: Gfn) -> Option<Box<Page>> {
         self.wire.remove(&gfn)
     }
 
     /// The management side hands over sealed bytes for a page.
-    pub fn hand_over(&mut self, gfn: Gfn, sealed: Page) {
+    pub fn hand_over(&mut self, gfn: Gfn, sealed: Box<Page>) {
         self.inbox.insert(gfn, sealed);
     }
 
@@ -128,7 +128,7 @@ impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
     }
 
     fn show_masked(&mut self, gfn: Gfn, mask: MaskId) -> Result<(), NoSuchPage> {
-        let mut shown = Page::zeroed();
+        let mut shown = Box::new(Page::zeroed());
         let index = usize::from(mask.number()).checked_sub(1);
         if let Some(mask) = index.and_then(|index| self.masks.get(index)) {
             mask.apply(self.frame(gfn)?, &mut shown);
@@ -172,10 +172,10 @@ impl<C: PageCipher<Id = PageId>> Platform for Software<'_, C> {
     fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), NoSuchPage> {
         for (step, tag) in steps.iter().zip(tags) {
             let staged = match step.from {
-                Source::Frame => self.frame(step.target.gfn)?.clone(),
-                Source::Zeroes => Page::zeroed(),
+                Source::Frame => Box::new(self.frame(step.target.gfn)?.clone()),
+                Source::Zeroes => Box::new(Page::zeroed()),
             };
-            let mut sealed = Page::zeroed();
+            let mut sealed = Box::new(Page::zeroed());
             let mut jobs = [SealJob::new(step.id, &staged, &mut sealed)];
             self.ciphers.of(step.id.stream).seal(&mut jobs, Landing::Hot);
             [*tag] = jobs.map(|job| job.tag());
@@ -190,8 +190,8 @@ impl<C: PageCipher<Id = PageId>> Platform for Software<'_, C> {
 
     fn open(&mut self, steps: &[OpenStep], genuine: &mut [bool]) -> Result<(), NoSuchPage> {
         for (step, genuine) in steps.iter().zip(genuine) {
-            let sealed = self.frame(step.target.gfn)?.clone();
-            let mut plain = Page::zeroed();
+            let sealed = Box::new(self.frame(step.target.gfn)?.clone());
+            let mut plain = Box::new(Page::zeroed());
             let (id, tag) = (step.id, step.tag);
             let mut jobs = [OpenJob::new(id, &sealed, tag, &mut plain)];
             self.ciphers.of(Stream::Resident).open(&mut jobs, Landing::Hot);

@@ -1,17 +1,18 @@
 //! Traces are text: events print and parse back, and every kept trace ends as it says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sim::config::{CONFIGS, Config};
 use sim::event::{Event, NoEvent};
+use sim::explore::{Hunt, explore};
+use sim::mutant::{Entry, MUTANTS};
 use sim::trace::Trace;
 use sim::world::play;
 
 #[test]
 fn every_kept_trace_ends_as_it_says() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     let mut count = 0;
-    for file in std::fs::read_dir(&seeds).expect("the folder of kept traces") {
+    for file in std::fs::read_dir(seeds()).expect("the folder of kept traces") {
         let path = file.expect("readable").path();
         let text = std::fs::read_to_string(&path).expect("text");
         let trace: Trace = text.parse().unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
@@ -22,6 +23,57 @@ fn every_kept_trace_ends_as_it_says() {
         count += 1;
     }
     assert!(count > 0, "no trace is kept");
+}
+
+/// Where traces are kept.
+fn seeds() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds")
+}
+
+fn kept() -> Vec<Trace> {
+    let files = std::fs::read_dir(seeds()).expect("the folder of kept traces");
+    let text = |file: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(file.expect("readable").path()).expect("text")
+    };
+    files.map(|file| text(file).parse().expect("a trace")).collect()
+}
+
+#[test]
+fn every_mutant_has_a_kept_trace_and_some_long_runs_are_sound() {
+    let kept = kept();
+    let of = |entry: &Entry| {
+        kept.iter().any(|trace| trace.mutant.is_some_and(|mutant| mutant.name == entry.name))
+    };
+    let without: Vec<_> =
+        MUTANTS.iter().filter(|entry| !of(entry)).map(|entry| entry.name).collect();
+    assert_eq!(
+        without, [""; 0],
+        "add their shortest: cargo test --release -p sim --test replay -- --ignored"
+    );
+    let long = kept.iter().filter(|trace| trace.breaks.is_empty() && trace.events.len() >= 300);
+    assert!(long.count() >= 8, "long runs are kept too");
+}
+
+#[test]
+#[ignore = "writes what is missing into sim/seeds"]
+fn keep_a_shortest_trace_of_every_mutant_that_has_none() {
+    let kept = kept();
+    for entry in MUTANTS {
+        let has = |trace: &Trace| trace.mutant.is_some_and(|mutant| mutant.name == entry.name);
+        let Some(id) = entry.caught_by.first().filter(|_| !kept.iter().any(has)) else { continue };
+        let config = Config::named(entry.config).expect("published");
+        let hunt = Hunt { mutant: Some(entry.mutant), only: Some(id), ..Hunt::sound(config) };
+        let found = explore(&hunt, |_, _| {}).violation.expect("the mutant is caught");
+        let mut trace = Trace::new(config, Some(entry), &found);
+        trace.breaks = trace.broken();
+        let text = format!(
+            "# Found by exploration: {}.\n# The shortest way in which {id} catches it; a sound \
+             machine passes.\n{trace}",
+            entry.sentence
+        );
+        let file = seeds().join(format!("{}-{id}.trace", entry.name));
+        std::fs::write(file, text).expect("writable");
+    }
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl Simulated {
         let receipt = self.request(gfn, Request::Export(Stream::View))?;
         let bytes = self.machine.take_wire(gfn).ok_or(Failed::new("nothing on the wire"))?;
         let sealed = receipt.sealed.map(|(id, tag)| (id.version.number(), tag));
-        Ok(SeenPage { gfn: number, state, sealed, bytes: Box::new(bytes) })
+        Ok(SeenPage { gfn: number, state, sealed, bytes })
     }
 
     fn restored(&self, image: &File, pinned: ImageRoot) -> Result<Self, Failed> {
@@ -229,7 +229,7 @@ impl Stage for Simulated {
         image_file::write(&mut bytes, &key, &header, &state, |first| {
             let gfn = Gfn::new(first as u64)?;
             let receipt = self.request(gfn, Request::Export(Stream::Image))?;
-            let page = self.machine.take_wire(gfn).map(Box::new);
+            let page = self.machine.take_wire(gfn);
             Ok::<_, Failed>(vec![(receipt, page)])
         })?;
         Ok(Taken { bytes, stall: still.elapsed() })
