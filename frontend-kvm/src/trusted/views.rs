@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use view_core::{Gfn, Page};
+use view_core::{Gfn, Page, Perm};
 
 use crate::SysError;
 use crate::memory::{GuestMemory, MemoryError};
@@ -30,6 +30,9 @@ pub enum ViewFault {
     /// The management side handed over nothing for this page.
     #[error("page {0:#x}: nothing was handed over")]
     NothingHandedOver(u64),
+    /// The management side was not granted stores to this page.
+    #[error("page {0:#x} is not open for stores")]
+    NotWritable(u64),
 }
 
 /// What a guest page is to the guest right now.
@@ -37,6 +40,8 @@ pub enum ViewFault {
 struct Showing {
     /// The guest runs on the view file's page.
     open: AtomicBool,
+    /// The management side may have bytes stored into that page.
+    writable: AtomicBool,
     /// The guest is shown nothing.
     closed: AtomicBool,
 }
@@ -126,10 +131,10 @@ impl Views {
     /// Stores into an open page for the management side, within one page.
     ///
     /// # Errors
-    /// No such page, or the page is not open: nothing was stored.
+    /// No such page, or the page is not open for stores: nothing was stored.
     pub fn write_open(&self, gfn: Gfn, offset: usize, bytes: &[u8]) -> Result<(), ViewFault> {
-        if !self.showing(gfn)?.open.load(Ordering::Acquire) {
-            return Err(ViewFault::NothingHandedOver(gfn.number()));
+        if !self.showing(gfn)?.writable.load(Ordering::Acquire) {
+            return Err(ViewFault::NotWritable(gfn.number()));
         }
         self.store(gfn, offset, bytes)
     }
@@ -143,13 +148,15 @@ impl Views {
     }
 
     /// Makes the view file's page the guest's page too. The guest is kept out while the bytes
-    /// move, so none of its stores is lost.
+    /// move, so none of its stores is lost. From now on `perm` is what the management side may do.
     ///
     /// # Errors
     /// No such page, or the system refused: the guest may be closed out of the page.
-    pub fn open_live(&self, gfn: Gfn) -> Result<(), ViewFault> {
+    pub fn open_live(&self, gfn: Gfn, perm: Perm) -> Result<(), ViewFault> {
         let showing = self.showing(gfn)?;
+        let writable = perm == Perm::ReadWrite;
         if showing.open.load(Ordering::Acquire) {
+            showing.writable.store(writable, Ordering::Release);
             return Ok(());
         }
         self.memory.close(gfn)?;
@@ -158,6 +165,7 @@ impl Views {
         self.show_copy(gfn, &page)?;
         self.memory.switch(gfn, &self.view, self.memory.index_of(gfn, 1)?)?;
         showing.open.store(true, Ordering::Release);
+        showing.writable.store(writable, Ordering::Release);
         Ok(())
     }
 
@@ -168,6 +176,7 @@ impl Views {
     /// No such page, or the system refused: the guest may be closed out of the page.
     pub fn close_live(&self, gfn: Gfn) -> Result<(), ViewFault> {
         let showing = self.showing(gfn)?;
+        showing.writable.store(false, Ordering::Release);
         if !showing.open.load(Ordering::Acquire) {
             return Ok(());
         }
