@@ -1,7 +1,19 @@
 //! What every platform must pass: the core drives it, a guest and the management side look.
 //!
-//! A frontend implements [`ConformingPlatform`] for its platform and calls [`suite`] from a test.
-//! Each case is a claim; what is observed decides, not what the platform says of itself.
+//! A frontend implements [`ConformingPlatform`] for its platform and calls two functions from a
+//! test: [`suite`], where each case is a claim, and [`traces`](trace::traces), where the platform
+//! and sim's own machine go through the same events and must show the same. What is observed
+//! decides, not what the platform says of itself. That both can fail is shown by platforms that
+//! are wrong on purpose ([`planted`]).
+
+pub mod draw;
+mod faulty;
+mod kept;
+pub mod planted;
+pub mod real;
+mod reference;
+pub mod sound;
+pub mod trace;
 
 use std::fmt;
 
@@ -12,9 +24,12 @@ use view_core::{
     VmConfig, VmNumber,
 };
 
-use crate::bytes::{Bytes, Plain};
-use crate::event::{PageRef, Phys};
-use crate::machine::{Broken, Cpu, Machine};
+use crate::bytes::Label;
+
+pub use kept::Kept;
+
+/// What the management side stores, and what it spoils sealed bytes with: the first eight bytes.
+pub const PUBLIC: u64 = 9;
 
 /// A platform whose guest and whose management side can be told to look and to store.
 ///
@@ -30,8 +45,12 @@ pub trait ConformingPlatform: Platform {
     fn management_load(&mut self, page: &Target) -> Option<u64>;
     /// The management side stores; whether it could.
     fn management_store(&mut self, page: &Target, value: u64) -> bool;
-    /// The management side spoils the sealed bytes that it will hand over for a page.
+    /// The management side spoils the sealed bytes that it will hand over for a page: it puts
+    /// [`PUBLIC`] over the first eight.
     fn tamper(&mut self, gfn: Gfn);
+    /// The management side will hand over sealed bytes that it was once given, of this page or of
+    /// another; false if it was not given these.
+    fn hand(&mut self, gfn: Gfn, seal: Label) -> bool;
 }
 
 /// A claim that a platform does not keep.
@@ -60,26 +79,34 @@ type Case<P> = (&'static str, fn(&mut Stage<'_, P>) -> Result<(), String>);
 /// The first claim that is not kept.
 pub fn suite<P: ConformingPlatform>(mut fresh: impl FnMut() -> P) -> Result<usize, Failed> {
     for (case, check) in cases::<P>() {
-        let slots = [const { Slot::new() }; 2];
-        let owners = [const { Owner::new() }; 2];
-        let leases = [const { Lease::new() }; 2];
-        let config = VmConfig {
-            number: VmNumber(0),
-            epoch: Epoch(1),
-            pages: 2,
-            slots: &slots,
-            frames: Frames::new(&owners),
-            leases: Leases::new(&leases),
-            masks: &[],
-            replicas_max: 1,
-        };
-        let vm = Vm::new(config).expect("two rows for two pages");
         let mut platform = fresh();
-        let mut stage = Stage { vm: &vm, platform: &mut platform };
-        vm.launch().expect("no page is being built");
-        stage.accept(0, 0).and_then(|()| check(&mut stage)).map_err(|saw| Failed { case, saw })?;
+        with_vm([2, 2, 1], |vm| {
+            let mut stage = Stage { vm, platform: &mut platform };
+            vm.launch().expect("no page is being built");
+            stage.accept(0, 0).and_then(|()| check(&mut stage))
+        })
+        .map_err(|saw| Failed { case, saw })?;
     }
     Ok(cases::<P>().len())
+}
+
+/// VM 0 of the shipped core, with so many pages, frames and replicas.
+fn with_vm<R>([pages, frames, replicas]: [u8; 3], then: impl FnOnce(&Vm<'_>) -> R) -> R {
+    let rows = usize::from(pages);
+    let slots: Vec<Slot> = (0..rows).map(|_| Slot::new()).collect();
+    let owners: Vec<Owner> = (0..frames).map(|_| Owner::new()).collect();
+    let leases: Vec<Lease> = (0..rows).map(|_| Lease::new()).collect();
+    let config = VmConfig {
+        number: VmNumber(0),
+        epoch: Epoch(1),
+        pages: u64::from(pages),
+        slots: &slots,
+        frames: Frames::new(&owners),
+        leases: Leases::new(&leases),
+        masks: &[],
+        replicas_max: u64::from(replicas),
+    };
+    then(&Vm::new(config).expect("as many rows as pages"))
 }
 
 fn cases<P: ConformingPlatform>() -> [Case<P>; 9] {
@@ -158,7 +185,11 @@ fn cases<P: ConformingPlatform>() -> [Case<P>; 9] {
             stage.owner_sees(0, None)?;
             stage.management_sees_neither(0, 0, &[7])?;
             stage.accept(1, 0)?;
-            stage.owner_sees(1, Some(0))
+            stage.owner_sees(1, Some(0))?;
+            // Where frames are only numbers, what must be empty is the page that comes back.
+            stage.ask(1, Request::Destroy)?;
+            stage.accept(0, 0)?;
+            stage.owner_sees(0, Some(0))
         }),
     ]
 }
@@ -253,110 +284,4 @@ fn page(number: u64) -> Gfn {
 
 fn frame_number(number: u64) -> Frame {
     Frame::new(number).expect("small")
-}
-
-/// The sound machine, ready for [`suite`]. CPU 1 looks while CPU 0 runs batches.
-#[derive(Debug)]
-pub struct SoundMachine(Machine);
-
-impl Default for SoundMachine {
-    fn default() -> Self {
-        Self(Machine::new(1))
-    }
-}
-
-impl SoundMachine {
-    const LOOKS: u8 = 1;
-
-    fn cpu(&mut self) -> Cpu<'_> {
-        Cpu { machine: &mut self.0, number: 0 }
-    }
-
-    /// What the management side reaches of a page: its replica if there is one, else its frame.
-    fn shown(&mut self, page: &Target) -> Option<(Phys, Perm)> {
-        let replica = self.0.replica(PageRef::of(page));
-        let places = [replica, Some(Phys::of(page.frame))];
-        let mut walk = |place| Some((place, self.0.host_walk(Self::LOOKS, place)?));
-        places.into_iter().flatten().find_map(&mut walk)
-    }
-}
-
-fn word(bytes: Bytes) -> u64 {
-    match bytes {
-        Bytes::Plain(Plain::Zero) => 0,
-        Bytes::Plain(Plain::Public) => 9,
-        Bytes::Plain(Plain::Secret(value) | Plain::Shared(value)) => u64::from(value),
-        Bytes::Sealed(_) => bytes.packed(),
-    }
-}
-
-impl ConformingPlatform for SoundMachine {
-    fn guest_load(&mut self, gfn: Gfn) -> Option<u64> {
-        let page = PageRef { vm: 0, gfn: u8::try_from(gfn.number()).ok()? };
-        let place = self.0.guest_walk(Self::LOOKS, page)?;
-        Some(word(self.0.at(place)))
-    }
-
-    fn guest_store(&mut self, gfn: Gfn, value: u64) -> bool {
-        let page = PageRef { vm: 0, gfn: u8::try_from(gfn.number()).unwrap_or(u8::MAX) };
-        let secret = Bytes::Plain(Plain::Secret(u8::try_from(value).unwrap_or(u8::MAX)));
-        let found = self.0.guest_walk(Self::LOOKS, page);
-        found.inspect(|place| self.0.put(*place, secret)).is_some()
-    }
-
-    fn management_load(&mut self, page: &Target) -> Option<u64> {
-        self.shown(page).map(|(place, _)| word(self.0.at(place)))
-    }
-
-    fn management_store(&mut self, page: &Target, _value: u64) -> bool {
-        let writable = self.shown(page).filter(|(_, perm)| *perm == Perm::ReadWrite);
-        writable.inspect(|(place, _)| self.0.put(*place, Bytes::PUBLIC)).is_some()
-    }
-
-    fn tamper(&mut self, gfn: Gfn) {
-        let page = PageRef { vm: 0, gfn: u8::try_from(gfn.number()).unwrap_or(u8::MAX) };
-        self.0.handed[page.index()] = Bytes::PUBLIC;
-    }
-}
-
-impl Platform for SoundMachine {
-    type Fault = Broken;
-
-    fn withdraw(&mut self, page: &Target, view: view_core::View) -> Result<(), Broken> {
-        self.cpu().withdraw(page, view)
-    }
-
-    fn fence(&mut self) -> Result<(), Broken> {
-        self.cpu().fence()
-    }
-
-    fn fetch(&mut self, page: &Target) -> Result<(), Broken> {
-        self.cpu().fetch(page)
-    }
-
-    fn seal(
-        &mut self,
-        steps: &[view_core::SealStep],
-        tags: &mut [view_core::suite::Tag],
-    ) -> Result<(), Broken> {
-        self.cpu().seal(steps, tags)
-    }
-
-    fn open(&mut self, steps: &[view_core::OpenStep], genuine: &mut [bool]) -> Result<(), Broken> {
-        self.cpu().open(steps, genuine)
-    }
-
-    fn scrub(&mut self, page: &Target, copies: view_core::Copies) -> Result<(), Broken> {
-        self.cpu().scrub(page, copies)
-    }
-
-    fn grant(
-        &mut self,
-        page: &Target,
-        view: view_core::View,
-        what: view_core::What,
-        perm: Perm,
-    ) -> Result<(), Broken> {
-        self.cpu().grant(page, view, what, perm)
-    }
 }
