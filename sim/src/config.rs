@@ -1,5 +1,7 @@
 //! Published configurations: how large a world is explored, and what must be met in it.
 
+mod tlc;
+
 use view_core::Perm;
 use view_core::suite::Stream;
 
@@ -302,6 +304,9 @@ pub const CONFIGS: &[Config] = &[
         reaches: &[],
         ..PAGE
     },
+    tlc::VIEW,
+    tlc::PAGE_OUT,
+    tlc::TWO_PAGES,
     Config {
         name: "page-deep",
         purpose: "one page in either of two frames, two stores, one batch dropped, on one CPU",

@@ -12,6 +12,17 @@ pub const INVARIANTS: &str = include_str!("../invariants.md");
 /// The life of a page: what every event leads to in every state.
 pub const STATES: &str = include_str!("../states.md");
 
+/// How many distinct states TLC finds in each configuration that tla/ has, as JSON.
+const COUNTS: &str = include_str!("../tla/counts.json");
+
+/// The configurations that TLC explores too, and how many distinct states it finds in each.
+pub fn tlc_distinct_states() -> impl Iterator<Item = (&'static str, u64)> {
+    COUNTS.lines().filter_map(|line| {
+        let (name, count) = line.trim().trim_end_matches(',').split_once(':')?;
+        Some((name.trim_matches('"'), count.trim().parse().ok()?))
+    })
+}
+
 /// The cells of a Markdown table's rows, without heads and rules: every line that starts with `|`.
 pub fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let lines = text.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
