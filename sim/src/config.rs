@@ -32,6 +32,8 @@ pub struct Config {
     pub batches: u8,
     /// How many plans a batch may have.
     pub plans: u8,
+    /// How many plans may be made in all; [`u8::MAX`] is as many as versions allow.
+    pub begins: u8,
     /// How many batches may be dropped.
     pub drops: u8,
     /// How many platform calls may fail.
@@ -92,6 +94,7 @@ pub const PAGE: Config = Config {
     stores: 1,
     batches: 1,
     plans: 1,
+    begins: u8::MAX,
     drops: 1,
     faults: 0,
     restarts: 0,
@@ -122,8 +125,39 @@ pub const PAGE: Config = Config {
     ],
 };
 
+const DEFAULT: Config = Config {
+    name: "default",
+    purpose: "two guests of three pages in four frames on two CPUs; any three plans in a row",
+    pages: &[3, 3],
+    frames: 4,
+    versions: 3,
+    drops: 0,
+    restarts: 1,
+    begins: 3,
+    deep: true,
+    raw: false,
+    asks: &[
+        Ask::Accept(0),
+        MAP,
+        Ask::Unmap,
+        Ask::Seal,
+        Ask::PageOut,
+        Ask::PageIn(0),
+        Ask::Touch,
+        SHARE,
+        Ask::Unshare,
+    ],
+    reaches: &[
+        "a guest read its page back after it was sealed",
+        "the management side remembered a mapping that was withdrawn",
+        "a frame was given back and offered again",
+    ],
+    ..PAGE
+};
+
 /// What tests and the command line know by name.
 pub const CONFIGS: &[Config] = &[
+    DEFAULT,
     Config {
         name: "build",
         purpose: "a VM is built, launched and used, with everything that may go wrong on the way",
@@ -280,7 +314,7 @@ pub const CONFIGS: &[Config] = &[
         purpose: "three pages and two frames that only their names tell apart",
         pages: &[3],
         frames: 2,
-        cpus: 2,
+        cpus: 1,
         versions: 1,
         drops: 1,
         launched: false,
@@ -300,7 +334,7 @@ pub const CONFIGS: &[Config] = &[
         drops: 0,
         launched: false,
         raw: false,
-        asks: &[Ask::Accept(0), Ask::Seal, Ask::PageOut, Ask::PageIn(0)],
+        asks: &[Ask::Accept(0), Ask::Seal, Ask::Touch],
         reaches: &[],
         ..PAGE
     },
@@ -393,13 +427,16 @@ impl Config {
             .flat_map(|(vm, pages)| (0..*pages).map(move |gfn| PageRef { vm, gfn }))
     }
 
-    /// What happens before exploration begins: every page accepted and private, if so configured.
+    /// What happens before exploration begins: VMs launched and every page accepted and private, if
+    /// so configured. Pages that do not all fit have to be accepted on the way.
     pub fn setup(&self) -> Vec<Event> {
         if !self.launched {
             return Vec::new();
         }
         let vms = (0_u8..).zip(self.pages).map(|(vm, _)| Event::LaunchVm(vm));
-        let pages = (0_u8..).zip(self.page_refs()).flat_map(|(frame, page)| {
+        let fits = self.page_refs().count() <= usize::from(self.frames);
+        let accepted = self.page_refs().filter(|_| fits);
+        let pages = (0_u8..).zip(accepted).flat_map(|(frame, page)| {
             let accept = Event::Begin(0, page, Ask::Accept(frame));
             // Withdraw, fence, scrub, grant, commit.
             [Event::Offer(frame, page), accept].into_iter().chain([Event::Step(0); 5])
@@ -411,7 +448,7 @@ impl Config {
     pub fn bounds(&self) -> String {
         format!(
             "pages {:?}, frames {}, replicas {}, cpus {}, versions {}, stores {}, batches {}, \
-             plans {}, drops {}, faults {}, restarts {}",
+             plans {}{}, drops {}, faults {}, restarts {}",
             self.pages,
             self.frames,
             self.replicas,
@@ -420,6 +457,11 @@ impl Config {
             self.stores,
             self.batches,
             self.plans,
+            if self.begins == u8::MAX {
+                String::new()
+            } else {
+                format!(", begins {}", self.begins)
+            },
             self.drops,
             self.faults,
             self.restarts

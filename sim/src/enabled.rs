@@ -35,7 +35,8 @@ impl World<'_> {
     }
 
     fn batches(&self, events: &mut Vec<Event>) {
-        let [_, drops, faults] = self.used;
+        let [_, drops, faults, begins] = self.used;
+        let begins = begins < self.config.begins;
         let mut idle = None;
         for (cpu, flight) in (0..self.config.batches).zip(&self.flights) {
             let Some(flight) = flight else {
@@ -51,11 +52,11 @@ impl World<'_> {
                 events.push(Event::Fault(cpu, FaultTime::Late));
             }
             let room = usize::from(self.config.plans).min(PLANS);
-            if flight.steps == 0 && flight.asks.len() < room {
+            if begins && flight.steps == 0 && flight.asks.len() < room {
                 self.asks(|page, ask| events.push(Event::Join(cpu, page, ask)));
             }
         }
-        if let Some(cpu) = idle {
+        if let (Some(cpu), true) = (idle, begins) {
             self.asks(|page, ask| events.push(Event::Begin(cpu, page, ask)));
         }
     }

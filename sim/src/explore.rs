@@ -16,7 +16,7 @@ use crate::invariant::{self, Looks};
 use crate::mutant::Mutant;
 use crate::path;
 use crate::seen::Seen;
-use crate::sometimes::SOMETIMES;
+use crate::sometimes::{SOMETIMES, Sometimes};
 use crate::state::{State, resume};
 use crate::symmetry::Symmetry;
 use crate::world::{World, play};
@@ -144,7 +144,8 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
     let search = Search::new(hunt);
     let mut outcome = Outcome::default();
     let mut shards: [Shard; WORKERS] = Default::default();
-    let (first, broken) = search.start(&mut outcome.reached);
+    let mut promises = Promises::new(hunt.config);
+    let (first, broken) = search.start(&mut promises, &mut outcome.reached);
     if !broken.is_empty() {
         outcome.violation = Some(Violation { broken, trace: Vec::new() });
     }
@@ -157,7 +158,7 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
             break;
         }
         for block in level.chunks(BLOCK) {
-            search.block(block, &mut shards, &mut outcome);
+            search.block(block, &mut shards, &mut promises, &mut outcome);
             let states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
             let bytes: usize = shards.iter().map(Shard::bytes).sum();
             let bytes = bytes + size_of_val(level.as_slice());
@@ -210,10 +211,14 @@ impl<'a> Search<'a> {
         Self { hunt, symmetry }
     }
 
-    fn start(&self, reached: &mut BTreeSet<&'static str>) -> (Found, Vec<&'static str>) {
+    fn start(
+        &self,
+        promises: &mut Promises,
+        reached: &mut BTreeSet<&'static str>,
+    ) -> (Found, Vec<&'static str>) {
         let Hunt { config, mutant, only, .. } = *self.hunt;
         play(config, mutant, config.setup(), |world| {
-            reach(world, reached);
+            promises.note(world, reached);
             let canonical = self.symmetry.canonical(world.state_now());
             let found = Found {
                 name: 0,
@@ -226,13 +231,19 @@ impl<'a> Search<'a> {
     }
 
     /// Goes on from every state of a block.
-    fn block(&self, block: &[Waiting], shards: &mut [Shard; WORKERS], outcome: &mut Outcome) {
+    fn block(
+        &self,
+        block: &[Waiting],
+        shards: &mut [Shard; WORKERS],
+        promises: &mut Promises,
+        outcome: &mut Outcome,
+    ) {
         let parts = block.chunks(block.len().div_ceil(WORKERS).max(1));
         let seen = &*shards;
-        let reached = &outcome.reached;
+        let promised = &*promises;
         let ahead: Vec<Ahead> = thread::scope(|scope| {
             let workers: Vec<_> =
-                parts.map(|part| scope.spawn(|| self.look(part, seen, reached))).collect();
+                parts.map(|part| scope.spawn(|| self.look(part, seen, promised))).collect();
             workers.into_iter().map(|worker| worker.join().expect("a worker fell")).collect()
         });
         thread::scope(|scope| {
@@ -243,6 +254,7 @@ impl<'a> Search<'a> {
         });
         for ahead in ahead {
             outcome.transitions += ahead.transitions;
+            promises.0.retain(|(name, _)| !ahead.reached.contains(name));
             outcome.reached.extend(ahead.reached);
             if let (None, Some((way, broken))) = (&outcome.violation, ahead.broken) {
                 let ways = |number: u32| {
@@ -256,14 +268,9 @@ impl<'a> Search<'a> {
     }
 
     /// What every event of these states leads to.
-    fn look(
-        &self,
-        part: &[Waiting],
-        shards: &[Shard; WORKERS],
-        reached: &BTreeSet<&'static str>,
-    ) -> Ahead {
+    fn look(&self, part: &[Waiting], shards: &[Shard; WORKERS], promises: &Promises) -> Ahead {
         let Hunt { config, mutant, only, .. } = *self.hunt;
-        let mut ahead = Ahead { reached: reached.clone(), ..Ahead::default() };
+        let (mut ahead, mut promises) = (Ahead::default(), promises.clone());
         for Waiting { number, state } in part {
             let events = resume(config, mutant, state, |world| world.enabled());
             for (event, at) in events.into_iter().zip(0..) {
@@ -275,7 +282,7 @@ impl<'a> Search<'a> {
                     let name = fingerprint(&canonical.state);
                     let shard = shard_of(name);
                     let new = !shards[shard].seen.contains(name);
-                    reach(world, &mut ahead.reached);
+                    promises.note(world, &mut ahead.reached);
                     let looks = if new { Looks::AtState } else { Looks::AtEvent };
                     let broken = invariant::broken_at(world, only, looks);
                     if let Some(broken) = broken {
@@ -294,11 +301,18 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Notes which `sometimes` properties the last event met.
-fn reach(world: &World<'_>, reached: &mut BTreeSet<&'static str>) {
-    for (name, holds) in SOMETIMES {
-        if !reached.contains(name) && holds(world) {
-            reached.insert(name);
-        }
+/// The `sometimes` properties that a configuration promises and that were not met so far.
+#[derive(Clone, Debug)]
+struct Promises(Vec<Sometimes>);
+
+impl Promises {
+    fn new(config: &Config) -> Self {
+        let promised = |(name, _): &&Sometimes| config.reaches.contains(name);
+        Self(SOMETIMES.iter().filter(promised).copied().collect())
+    }
+
+    /// Notes which of them the last event met.
+    fn note(&mut self, world: &World<'_>, reached: &mut BTreeSet<&'static str>) {
+        self.0.retain(|(name, holds)| !(holds(world) && reached.insert(name)));
     }
 }

@@ -104,6 +104,7 @@ impl<'t> World<'t> {
             None => return false,
         };
         self.agree(page, ask, consent);
+        self.used[3] += u8::from(self.config.begins != u8::MAX);
         assert!(flight.batch.push(plan).is_ok(), "the batch has room");
         true
     }

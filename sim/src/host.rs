@@ -19,7 +19,10 @@ pub const LIVES: usize = 2;
 
 /// The core's storage for every life of the host.
 #[derive(Debug)]
-pub struct Storage([Life; LIVES]);
+pub struct Storage(heapless::Vec<Life, LIVES>);
+
+/// The VMs of every life.
+pub type Vms<'s> = heapless::Vec<[Vm<'s>; VMS], LIVES>;
 
 /// The core's storage for one life of the host.
 #[derive(Debug)]
@@ -60,38 +63,36 @@ impl Life {
 }
 
 impl Storage {
-    /// Storage that holds the words of one life, and zeroes for the others.
-    pub fn resumed(words: &Lives) -> Self {
+    /// Storage that holds the words of one life, and zeroes for the others that there can be.
+    pub fn resumed(config: &Config, words: &Lives) -> Self {
         let zeroes = Lives::default();
-        Self(array::from_fn(|life| Life::resumed(if life == words.life { words } else { &zeroes })))
+        let life = |life| Life::resumed(if life == words.life { words } else { &zeroes });
+        Self((0..=usize::from(config.restarts)).map(life).collect())
     }
 
     /// One VM a life and number. A sound host begins a new epoch with every life.
-    pub fn vms(
-        &self,
-        config: &Config,
-        mutant: Option<Mutant>,
-        words: &Lives,
-    ) -> [[Vm<'_>; VMS]; LIVES] {
+    pub fn vms(&self, config: &Config, mutant: Option<Mutant>, words: &Lives) -> Vms<'_> {
         let keeps_epoch = mutant == Some(Mutant::KeepsEpoch);
-        array::from_fn(|life| {
-            array::from_fn(|vm| {
-                let Life { slots, owners, leases } = &self.0[life];
-                let epoch = if keeps_epoch { 1 } else { life + 1 };
-                let config = VmConfig {
-                    number: VmNumber(u16::try_from(vm).unwrap_or(u16::MAX)),
-                    epoch: Epoch(u64::try_from(epoch).unwrap_or(u64::MAX)),
-                    pages: u64::from(config.pages.get(vm).copied().unwrap_or(0)),
-                    slots: &slots[vm],
-                    frames: Frames::new(&owners[..usize::from(config.frames)]),
-                    leases: Leases::new(&leases[vm]),
-                    masks: &[],
-                    replicas_max: u64::from(config.replicas),
-                };
-                let words = if life == words.life { words.vms[vm] } else { [0; 3] };
-                Vm::resume(config, words).expect("as many rows as pages")
+        let lives = self.0.iter().enumerate();
+        lives
+            .map(|(life, Life { slots, owners, leases })| {
+                array::from_fn(|vm| {
+                    let epoch = if keeps_epoch { 1 } else { life + 1 };
+                    let config = VmConfig {
+                        number: VmNumber(u16::try_from(vm).unwrap_or(u16::MAX)),
+                        epoch: Epoch(u64::try_from(epoch).unwrap_or(u64::MAX)),
+                        pages: u64::from(config.pages.get(vm).copied().unwrap_or(0)),
+                        slots: &slots[vm],
+                        frames: Frames::new(&owners[..usize::from(config.frames)]),
+                        leases: Leases::new(&leases[vm]),
+                        masks: &[],
+                        replicas_max: u64::from(config.replicas),
+                    };
+                    let words = if life == words.life { words.vms[vm] } else { [0; 3] };
+                    Vm::resume(config, words).expect("as many rows as pages")
+                })
             })
-        })
+            .collect()
     }
 
     /// A page's row in one life of the host.

@@ -88,14 +88,12 @@ pub struct State {
     pub stopped: [u8; VMS],
     /// Which VMs were launched, as the checker saw it.
     pub launched: [u8; VMS],
-    /// Stores, drops and faults so far.
-    pub used: [u8; 3],
+    /// Stores, drops, faults and plans so far.
+    pub used: [u8; 4],
     /// Whether the clock ticked, and whether a wrong platform owes a flush.
     pub flags: u8,
     /// How often the host has started, less one.
     pub life: u8,
-    /// Nothing.
-    pub rest: [u8; 1],
 }
 
 const ROW_BITS: u64 = (1 << 22) - 1;
@@ -187,7 +185,6 @@ impl World<'_> {
             used: self.used,
             flags: u8::from(self.ticked) | u8::from(self.flush_due) << 1,
             life: small(self.life),
-            rest: [0; 1],
         };
         for (to, seal) in state.known.iter_mut().zip(&self.machine.known) {
             *to = Bytes::Sealed(*seal).term();
@@ -377,7 +374,7 @@ pub fn resume<R>(
     then: impl FnOnce(&mut World<'_>) -> R,
 ) -> R {
     let words = words(state);
-    let storage = Storage::resumed(&words);
+    let storage = Storage::resumed(config, &words);
     let vms = storage.vms(config, mutant, &words);
     let mut world = World::new(config, mutant, &storage, &vms);
     world.go_on(state);

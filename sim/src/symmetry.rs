@@ -58,7 +58,9 @@ impl Symmetry {
         if !self.renames {
             return Canonical { state: self.least(&state, false).0, represents: 1 };
         }
-        let signatures = signatures(&state);
+        // A page that is alone needs no description.
+        let alone = self.pages.iter().sum::<usize>() == 1;
+        let signatures = if alone { [[0; VM_PAGES]; VMS] } else { signatures(&state) };
         let mut best: Option<(State, u64)> = None;
         for vms in self.vm_orders(&state, &signatures) {
             for first in orders(self.pages[vms[0]], &signatures[vms[0]]) {

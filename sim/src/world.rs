@@ -9,7 +9,7 @@ use crate::bytes::{Bytes, Plain};
 use crate::config::Config;
 use crate::event::{Ask, Event, Handed, PageRef, Phys, Term};
 use crate::flight::Flight;
-use crate::host::{LIVES, Lives, Storage, frame, gfn};
+use crate::host::{Lives, Storage, Vms, frame, gfn};
 use crate::machine::{CPUS, Machine, Noted, PAGES, VMS};
 use crate::mutant::Mutant;
 
@@ -62,7 +62,7 @@ pub struct World<'t> {
     pub config: &'t Config,
     /// What is wrong with it on purpose.
     pub mutant: Option<Mutant>,
-    pub(crate) vms: &'t [[Vm<'t>; VMS]; LIVES],
+    pub(crate) vms: &'t Vms<'t>,
     pub(crate) storage: &'t Storage,
     /// How often the host has started, less one.
     pub life: usize,
@@ -72,8 +72,8 @@ pub struct World<'t> {
     pub flights: [Option<Flight<'t>>; CPUS],
     /// What only the checker knows of each page.
     pub ghosts: [Ghost; PAGES],
-    /// How many stores, drops and faults there were.
-    pub used: [u8; 3],
+    /// How many stores, drops and faults there were, and plans if they are bounded.
+    pub used: [u8; 4],
     /// Whether the clock ticked.
     pub ticked: bool,
     /// Which VMs were launched.
@@ -94,7 +94,7 @@ pub fn play<R>(
     then: impl FnOnce(&mut World<'_>) -> R,
 ) -> R {
     let new = Lives::default();
-    let storage = Storage::resumed(&new);
+    let storage = Storage::resumed(config, &new);
     let vms = storage.vms(config, mutant, &new);
     let mut world = World::new(config, mutant, &storage, &vms);
     for event in trace {
@@ -108,7 +108,7 @@ impl<'t> World<'t> {
         config: &'t Config,
         mutant: Option<Mutant>,
         storage: &'t Storage,
-        vms: &'t [[Vm<'t>; VMS]; LIVES],
+        vms: &'t Vms<'t>,
     ) -> Self {
         Self {
             config,
@@ -119,7 +119,7 @@ impl<'t> World<'t> {
             machine: Machine::new(usize::from(config.replicas)),
             flights: [None, None],
             ghosts: [Ghost::NEW; PAGES],
-            used: [0; 3],
+            used: [0; 4],
             ticked: false,
             launched: [false; VMS],
             just: Just::default(),
@@ -279,7 +279,7 @@ impl<'t> World<'t> {
     }
 
     fn restart(&mut self) {
-        if self.life + 1 >= LIVES {
+        if self.life + 1 >= self.vms.len() {
             return;
         }
         self.flights = [None, None];

@@ -22,7 +22,7 @@ use crate::bytes::{Bytes, Plain, Seal};
 use crate::config::Config;
 use crate::event::{Event, FaultTime, Handed, PageRef, Phys};
 use crate::flight::PLANS;
-use crate::host::{LIVES, Lives, Storage, decide, frame, gfn};
+use crate::host::{Lives, Storage, Vms, decide, frame, gfn};
 use crate::machine::{CPUS, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::software::{Software, StreamCiphers};
@@ -72,7 +72,7 @@ pub fn compare(
     events: impl IntoIterator<Item = Event>,
 ) -> Result<Agreed, Differs> {
     let new = Lives::default();
-    let storage = Storage::resumed(&new);
+    let storage = Storage::resumed(config, &new);
     let vms = storage.vms(config, None, &new);
     let mut twin = Twin::new(config, &vms);
     let events = config.setup().into_iter().chain(events);
@@ -348,7 +348,7 @@ impl<'t> Twin<'t> {
     }
 
     fn restart(&mut self) {
-        if self.life + 1 < LIVES {
+        if self.life + 1 < self.vms.len() {
             self.flights = [const { None }; CPUS];
             self.life += 1;
             self.pool.clear();
