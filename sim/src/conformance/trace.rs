@@ -5,7 +5,7 @@
 //! platform cannot be told here: other VMs than VM 0, restarts of the host, mappings that the
 //! management side makes of a frame that is nobody's, and its claims, for which there is no door.
 //! A place in a trace (`f0`, `r0`) stands for the page that is there on sim's machine. Between a
-//! withdrawal and its fence a platform is free within bounds ([`Reference`]); sim's machine then
+//! withdrawal and its fence a platform is free within bounds (`reference.rs`); sim's machine then
 //! follows it, so that both go on from the same page.
 
 use std::collections::BTreeSet;
