@@ -294,20 +294,15 @@ ByGuest(name) == name \in {"Touch", "Unshare"} \/ Opening(name)
 
 Frame(p, frame) == IF frame = None THEN row[p].frame ELSE frame
 
+TakesReplica(r, name) ==
+  After(r, name) = "Replica" /\ r.state # "Replica"
+
 Decide(c, p, name, frame) ==
-  LET r     == row[p]
-      after == After(r, name)
-      takes == after = "Replica" /\ r.state # "Replica"
-  IN
-  /\ ~Held(p)
-  /\ ByGuest(name) => Runs
-  /\ after # None
-  /\ Burns(r.state, name) /\ name # "Unshare" => r.version < VersionsMax
-  /\ takes => ReplicasTaken < Cardinality(Replicas)
+  LET r == row[p] IN
   /\ batch' = [batch EXCEPT ![c] =
-       [page |-> p, name |-> name, frame |-> frame, after |-> after,
+       [page |-> p, name |-> name, frame |-> frame, after |-> After(r, name),
         todo |-> Steps(r.state, name), begun |-> FALSE, forged |-> FALSE,
-        reserved |-> takes, tag |-> r.tag]]
+        reserved |-> TakesReplica(r, name), tag |-> r.tag]]
   /\ row' = [row EXCEPT ![p].version =
        IF Burns(r.state, name) /\ Mutant # "constant-version" THEN @ + 1 ELSE @]
   /\ owner' = IF frame = None THEN owner
@@ -321,14 +316,28 @@ Decide(c, p, name, frame) ==
      ELSE UNCHANGED <<known, host>>
   /\ UNCHANGED <<stopped, used>>
 
+(* What the table refuses is left out; when the pool is full, the core is  *)
+(* asked, and the page is as it was.                                       *)
+MayAsk(p, name) ==
+  /\ ~Held(p)
+  /\ ByGuest(name) => Runs
+  /\ After(row[p], name) # None
+  /\ Burns(row[p].state, name) /\ name # "Unshare" => row[p].version < VersionsMax
+
+Ask(c, p, name, frame) ==
+  /\ MayAsk(p, name)
+  /\ IF TakesReplica(row[p], name) /\ ReplicasTaken = Cardinality(Replicas)
+     THEN UNCHANGED vars
+     ELSE Decide(c, p, name, frame)
+
 Begin ==
   /\ Busy # CPUs
   /\ LET c == CHOOSE c \in CPUs \ Busy : \A d \in CPUs \ Busy : c <= d IN
      \E p \in Pages, name \in Asks :
        IF name \in {"PageIn", "Accept"}
        THEN \E f \in Frames :
-              owner[f] = Offered(p) /\ Decide(c, p, name, f)
-       ELSE Decide(c, p, name, None)
+              owner[f] = Offered(p) /\ Ask(c, p, name, f)
+       ELSE Ask(c, p, name, None)
 
 -----------------------------------------------------------------------------
 (* Act, commit, drop. *)
