@@ -3,16 +3,20 @@
 
 use std::fmt;
 
-use spec::life::State;
-use spec::oracle::{Expect, Happening, Host, Owner, Sight, VmSight};
+use spec::life::{Rights, State, Until};
+use spec::oracle::{Expect, Happening, Host, Owner, Resting, Sight, VmSight};
 use view_core::Ownership;
 
 use crate::config::Config;
-use crate::event::{Event, PageRef};
+use crate::event::{Ask, Event, PageRef};
 use crate::host::LIVES;
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
+use crate::state::{FlightState, State as Packed};
 use crate::table::{asked, drawn};
 use crate::world::World;
+
+/// The bit of a control word that leaves a page out of checkpoints.
+const EXCLUDED: u64 = 1 << 5;
 
 /// The oracle's copy of one run. Cheap to copy, so that it can go along with every state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,54 @@ impl Lockstep {
     pub fn new(config: &Config) -> Self {
         // Every VM has room for a lease a page.
         Self { host: Host::new(config.replicas, small(VM_PAGES)), lives: 1 }
+    }
+
+    /// The oracle of a run that is in this state: at rest first, then with its batches.
+    pub fn of(config: &Config, state: &Packed) -> Self {
+        let mut lockstep = Self { lives: state.life + 1, ..Self::new(config) };
+        let host = &mut lockstep.host;
+        for page in config.page_refs() {
+            host.rest(number(page), resting(state, page.index()));
+        }
+        for (frame, owner) in (0_u8..).zip(state.owners) {
+            let page = owner >> 2;
+            host.own(
+                frame,
+                match owner & 3 {
+                    0 => Owner::Free,
+                    1 => Owner::Offered(page),
+                    2 => Owner::Owned(page),
+                    _ => Owner::Quarantined(page),
+                },
+            );
+        }
+        for (vm, (building, stopped)) in (0_u8..).zip(state.building.into_iter().zip(state.stopped))
+        {
+            host.set_vm(vm, building >> 7 != 0, stopped != 0);
+        }
+        for (cpu, flight) in (0_u8..).zip(&state.flights) {
+            lockstep.fly(cpu, flight);
+        }
+        lockstep
+    }
+
+    /// A batch under way: asked for again, and as many steps taken.
+    fn fly(&mut self, cpu: u8, flight: &FlightState) {
+        let mut verdicts = flight.answers.into_iter().filter(|answer| matches!(answer, 1 | 2));
+        let mut genuine = 0;
+        for (place, (page, ask)) in flight.pages.into_iter().zip(flight.asks).enumerate() {
+            if place < usize::from(flight.plans) {
+                let ask = Ask::from_packed(ask);
+                if ask == Ask::Touch && verdicts.next() == Some(2) {
+                    genuine |= 1 << page;
+                }
+                let begin = if place == 0 { Happening::Begin } else { Happening::Join };
+                self.host.step(begin(cpu, page, asked(ask)));
+            }
+        }
+        for _ in 0..flight.steps {
+            self.host.step(Happening::Step(cpu, genuine));
+        }
     }
 
     /// Follows an event that a world has just seen, and compares.
@@ -124,6 +176,33 @@ impl Lockstep {
     }
 }
 
+/// A row of a state, as it was before its claim.
+fn resting(state: &Packed, at: usize) -> Resting {
+    const WRITABLE: u32 = 1 << 6;
+    const OWES_REPLICA: u32 = 1 << 7;
+    const ONCE: u8 = 2;
+    let row = state.rows[at];
+    let rights = if row & WRITABLE == 0 { Rights::Read } else { Rights::ReadWrite };
+    let until = if state.terms[at] & 3 == ONCE { Until::FirstUnmap } else { Until::Closed };
+    let shown = match row & 0xf {
+        0 => State::Free,
+        1 => State::Building,
+        2 => State::Private,
+        3 => State::Replica,
+        4 => State::Sealed,
+        5 => State::PagedOut,
+        6 => State::Open(rights, until),
+        _ => State::Poisoned,
+    };
+    Resting {
+        state: shown,
+        frame: shown.has_frame().then_some(state.frames[at]),
+        version: u64::from(state.versions[at]),
+        excluded: u64::from(row) & EXCLUDED != 0,
+        owes_replica: row & OWES_REPLICA != 0,
+    }
+}
+
 /// The pages that the platform found genuine in the last step, bit by bit.
 fn genuine(world: &World<'_>) -> u32 {
     let installs = world.machine.noted.installs.iter();
@@ -131,7 +210,6 @@ fn genuine(world: &World<'_>) -> u32 {
 }
 
 fn sight(world: &World<'_>, page: PageRef) -> Sight {
-    const EXCLUDED: u64 = 1 << 5;
     let shown = world.state(page);
     let state = drawn(shown, false);
     let held = world.is_busy(page);

@@ -4,6 +4,7 @@
 use sim::config::{ALL_ASKS, CONFIGS, Config, PAGE};
 use sim::event::{Ask, Event, FaultTime, PageRef};
 use sim::lockstep::{Disagreement, Lockstep};
+use sim::machine::KNOWN;
 use sim::mutant::Mutant;
 use sim::world::{World, play};
 
@@ -90,13 +91,14 @@ fn anything(dice: &mut Dice, config: &Config) -> Event {
     }
 }
 
-/// Walks; `told` is what the oracle hears of an event.
+/// Walks; `told` is what the oracle hears of an event, `also` looks at both after it.
 fn walk(
     config: &Config,
     mutant: Option<Mutant>,
     seed: u64,
     mut lockstep: Lockstep,
     told: impl Fn(Event) -> Event,
+    also: impl Fn(&World<'_>, &Lockstep),
 ) -> Result<Met, (Event, Disagreement)> {
     play(config, mutant, [], |world| {
         let (mut dice, mut met) = (Dice(seed), Met::default());
@@ -120,15 +122,23 @@ fn walk(
             world.apply(event);
             met.note(world);
             lockstep.follow(told(event), world).map_err(|found| (event, found))?;
+            also(world, &lockstep);
         }
         Ok(met)
     })
 }
 
+/// An oracle that is made from a state is the one that came along.
+fn from_the_state(world: &World<'_>, lockstep: &Lockstep) {
+    if world.machine.known.len() <= KNOWN {
+        assert_eq!(Lockstep::of(world.config, &world.state_now()), *lockstep);
+    }
+}
+
 fn agrees(config: &Config, seeds: u64) -> Met {
     let mut all = Met::default();
     for seed in 0..seeds {
-        let met = walk(config, None, seed, Lockstep::new(config), |event| event);
+        let met = walk(config, None, seed, Lockstep::new(config), |event| event, from_the_state);
         let met = met.unwrap_or_else(|(event, found)| {
             panic!("{} from seed {seed}: {event}: {found}", config.name)
         });
@@ -162,7 +172,8 @@ type Tell = fn(Event) -> Option<Event>;
 /// In how many walks of 200 a wrong oracle or a wrong host is noticed.
 fn noticed(mutant: Option<Mutant>, tell: Tell) -> usize {
     let told = |event| tell(event).unwrap_or(Event::Tick);
-    let walks = (0..200).map(|seed| walk(&WIDE, mutant, seed, Lockstep::new(&WIDE), told).is_err());
+    let walks = (0..200)
+        .map(|seed| walk(&WIDE, mutant, seed, Lockstep::new(&WIDE), told, |_, _| {}).is_err());
     walks.filter(|differs| *differs).count()
 }
 
@@ -188,7 +199,8 @@ fn an_oracle_that_is_wrong_is_noticed() {
     }
     let pages = Config::named("pages").expect("published");
     let roomy = Lockstep::new(&Config { replicas: 2, ..*pages });
-    let walks = (0..200).map(|seed| walk(pages, None, seed, roomy, |event| event).is_err());
+    let walks =
+        (0..200).map(|seed| walk(pages, None, seed, roomy, |event| event, |_, _| {}).is_err());
     let times = walks.filter(|differs| *differs).count();
     assert!(times > 20, "an oracle with a larger pool is noticed {times} times");
 }

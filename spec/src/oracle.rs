@@ -74,6 +74,21 @@ pub struct Sight {
     pub frame: Option<u8>,
 }
 
+/// A page that nobody holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resting {
+    /// What it is.
+    pub state: State,
+    /// The frame that it rests in.
+    pub frame: Option<u8>,
+    /// How many versions of it are used up.
+    pub version: u64,
+    /// Whether checkpoints leave it out.
+    pub excluded: bool,
+    /// Whether it was poisoned with a replica that nobody has wiped.
+    pub owes_replica: bool,
+}
+
 /// What an onlooker sees of a VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VmSight {
@@ -151,6 +166,25 @@ impl<const VMS: usize, const PAGES: usize, const FRAMES: usize, const CPUS: usiz
             replicas_max,
             leases_max,
         }
+    }
+
+    /// Says what a page that nobody holds is, and whether it still owes a replica.
+    pub const fn rest(&mut self, page: u8, seen: Resting) {
+        let Resting { state, frame, version, excluded, owes_replica } = seen;
+        let has_replica = matches!(state, State::Replica) || owes_replica;
+        self.pages[page as usize] =
+            Page { state, frame, version, excluded, has_replica, plan: None };
+    }
+
+    /// Says whose a frame is.
+    pub const fn own(&mut self, frame: u8, owner: Owner) {
+        self.frames[frame as usize] = owner;
+    }
+
+    /// Says whether a VM was launched, and whether it was stopped.
+    pub const fn set_vm(&mut self, vm: u8, launched: bool, stopped: bool) {
+        self.launched[vm as usize] = launched;
+        self.stopped[vm as usize] = stopped;
     }
 
     /// Lets something happen.
