@@ -57,6 +57,11 @@ pub enum Answer {
 }
 
 impl Flight<'_> {
+    /// Whether the platform said of its only page that it is not genuine.
+    pub fn was_refused(&self) -> bool {
+        self.asks.len() == 1 && self.answers.contains(&Answer::Genuine(false))
+    }
+
     fn new() -> Self {
         Self {
             batch: Batch::new(),

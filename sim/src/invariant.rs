@@ -89,6 +89,35 @@ pub const INVARIANTS: &[Invariant] = &[
         looks: Looks::AtState,
     },
     Invariant {
+        id: "C7",
+        sentence: "No two seals that are given out are alike: whether a page changed between two of them \
+                   cannot be told.",
+        holds: |world| world.machine.noted.seals.iter().all(|(_, before)| !before.alike),
+        looks: Looks::AtEvent,
+    },
+    Invariant {
+        id: "C8",
+        sentence: "A frame that is nobody's, and a place of the pool that holds no replica, hold nothing \
+                   that an owner stored in private.",
+        holds: |world| !Phys::all().any(|at| is_nobodys(world, at) && is_secret(world, at)),
+        looks: Looks::AtState,
+    },
+    Invariant {
+        id: "C11",
+        sentence: "What a guest that runs reaches, by table or by what a CPU remembers, is never a frame \
+                   of another VM.",
+        holds: |world| {
+            pages(world).filter(|page| world.vm(page.vm).runnable().is_ok()).all(|page| {
+                let others = |at| match owner_of(world, at) {
+                    Some(Ownership::Owned(vm, _)) => vm.0 != u16::from(page.vm),
+                    Some(_) | None => false,
+                };
+                !world.machine.guest_reaches(page).any(others)
+            })
+        },
+        looks: Looks::AtState,
+    },
+    Invariant {
         id: "I1",
         sentence: "A guest that runs finds in its page, by table or by what a CPU remembers, what \
                    it stored last, or what the management side wrote while it was allowed to.",
@@ -131,6 +160,32 @@ pub const INVARIANTS: &[Invariant] = &[
         looks: Looks::AtState,
     },
     Invariant {
+        id: "I6",
+        sentence: "What is installed is what was in the buffer that was checked: sealed bytes are fetched \
+                   once.",
+        holds: |world| {
+            world.machine.noted.installs.iter().all(|install| match install.from {
+                Bytes::Sealed(seal) => Bytes::Plain(seal.inner) == install.got,
+                Bytes::Plain(plain) => Bytes::Plain(plain) == install.got,
+            })
+        },
+        looks: Looks::AtEvent,
+    },
+    Invariant {
+        id: "I7",
+        sentence: "Of a page whose seal is not genuine nothing is installed: its frame holds zeroes, its \
+                   guest reaches it no more, and it ends poisoned.",
+        holds: |world| {
+            let refused = world.flights.iter().flatten().filter(|flight| flight.was_refused());
+            let pages = refused.flat_map(|flight| &flight.asks).map(|asked| asked.page);
+            pages.into_iter().all(|page| {
+                world.machine.at(world.frame(page)) == Bytes::ZERO
+                    && world.machine.guest_reaches(page).next().is_none()
+            })
+        },
+        looks: Looks::AtState,
+    },
+    Invariant {
         id: "I9",
         sentence: "No CPU of a VM runs while one of its pages is being built, or after one of them \
                    was poisoned.",
@@ -149,7 +204,7 @@ pub const INVARIANTS: &[Invariant] = &[
         sentence: "In one epoch a page's version never decreases, and no two seals of the page are \
                    made under one version, whatever was dropped, failed or crashed.",
         holds: |world| {
-            let fresh = world.machine.noted.seals.iter().all(|(_, twice)| !twice);
+            let fresh = world.machine.noted.seals.iter().all(|(_, before)| !before.version);
             fresh && pages(world).all(|page| world.version(page) >= world.ghost(page).highest)
         },
         looks: Looks::AtEvent,
@@ -162,6 +217,20 @@ pub const INVARIANTS: &[Invariant] = &[
             installs(world).all(|(told, own, _)| Label { version: own.version, ..told } == own)
         },
         looks: Looks::AtEvent,
+    },
+    Invariant {
+        id: "L1",
+        sentence: "A page that is free is gone: its guest reaches nothing for it, by table or by what a \
+                   CPU remembers, and it has no replica.",
+        holds: |world| {
+            let free =
+                |page: &PageRef| world.state(*page) == PageState::Free && !world.is_busy(*page);
+            pages(world).filter(free).all(|page| {
+                world.machine.guest_reaches(page).next().is_none()
+                    && world.machine.replica(page).is_none()
+            })
+        },
+        looks: Looks::AtState,
     },
     Invariant {
         id: "S1",
@@ -251,6 +320,17 @@ fn owner_of(world: &World<'_>, place: Phys) -> Option<Ownership> {
     match place {
         Phys::Frame(number) => Some(world.ownership(number)),
         Phys::Replica(_) => None,
+    }
+}
+
+/// Whether no page owns a place, or is about to.
+fn is_nobodys(world: &World<'_>, place: Phys) -> bool {
+    match place {
+        Phys::Frame(number) if number < world.config.frames => {
+            matches!(world.ownership(number), Ownership::Free | Ownership::Offered(..))
+        }
+        Phys::Frame(_) => false,
+        Phys::Replica(number) => world.machine.replica_of[usize::from(number)].is_none(),
     }
 }
 

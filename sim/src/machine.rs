@@ -103,11 +103,20 @@ pub struct Install {
     pub got: Bytes,
 }
 
+/// What the management side knew before a seal was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// A seal of the same page under the same version.
+    pub version: bool,
+    /// The same bytes.
+    pub alike: bool,
+}
+
 /// What the last event did below, for the checker; no platform decides by it.
 #[derive(Clone, Debug, Default)]
 pub struct Noted {
-    /// Seals that were made, and whether such a version had been used before.
-    pub seals: Vec<(Seal, bool)>,
+    /// Seals that were made, and what was known of such before.
+    pub seals: Vec<(Seal, Before)>,
     /// Pages that were opened as genuine.
     pub installs: Vec<Install>,
     /// Whether a seal was refused as not genuine.
@@ -230,12 +239,13 @@ impl Machine {
     /// Notes a seal: the management side has it from now on.
     pub fn learn(&mut self, seal: Seal) {
         let Seal { label, .. } = seal;
-        let twice = self.known.iter().any(|old| {
+        let version = self.known.iter().any(|old| {
             (old.label.vm, old.label.epoch, old.label.gfn, old.label.version)
                 == (label.vm, label.epoch, label.gfn, label.version)
         });
-        self.noted.seals.push((seal, twice));
-        if !self.known.contains(&seal) {
+        let alike = self.known.contains(&seal);
+        self.noted.seals.push((seal, Before { version, alike }));
+        if !alike {
             self.keep(seal);
         }
     }

@@ -23,6 +23,7 @@ pub enum Mutant {
     StaleFrame,
     InstallsAnyway,
     OpensTwice,
+    KeepsForged,
     TrustsVersion,
     TrustsGfn,
     OneKey,
@@ -121,14 +122,14 @@ pub const MUTANTS: &[Entry] = &[
         "skips-scrub",
         "a frame changes hands without being wiped",
         "build",
-        &["C1", "I1"],
+        &["C1", "C8", "I1"],
     ),
     entry(
         Mutant::ConstantVersion,
         "constant-version",
         "every seal of a page is made under version 1",
         "page",
-        &["C6", "F2"],
+        &["C6", "C7", "F2"],
     ),
     entry(
         Mutant::KeepsEpoch,
@@ -149,7 +150,7 @@ pub const MUTANTS: &[Entry] = &[
         "keeps-owner",
         "withdrawing from the owner leaves the guest's mapping in place",
         "page",
-        &["C1", "I1", "I3"],
+        &["C1", "I1", "I3", "L1"],
     ),
     entry(
         Mutant::FencesHostOnly,
@@ -166,6 +167,13 @@ pub const MUTANTS: &[Entry] = &[
         &["I1", "I3"],
     ),
     entry(
+        Mutant::StaleFrame,
+        "stale-frame-of-another",
+        "the same, where the frame has gone to another VM meanwhile",
+        "guests",
+        &["C11", "I1", "I3"],
+    ),
+    entry(
         Mutant::InstallsAnyway,
         "installs-anyway",
         "bytes that are not genuine are installed and called genuine",
@@ -177,7 +185,14 @@ pub const MUTANTS: &[Entry] = &[
         "opens-twice",
         "what is installed is read again from the management side after it was checked",
         "replay",
-        &["I1", "I2"],
+        &["I1", "I2", "I6"],
+    ),
+    entry(
+        Mutant::KeepsForged,
+        "keeps-forged",
+        "bytes that are not genuine stay in the frame instead of zeroes",
+        "page",
+        &["I7"],
     ),
     entry(
         Mutant::TrustsVersion,

@@ -56,7 +56,7 @@ pub struct State {
     pub known: [u32; KNOWN],
     /// Batches under way.
     pub flights: [FlightState; CPUS],
-    /// The frames of rows; [`NONE`] where they mean nothing.
+    /// The frames of rows; 255 where they mean nothing.
     pub frames: [u8; PAGES],
     /// How often each page was sealed.
     pub versions: [u8; PAGES],

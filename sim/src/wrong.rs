@@ -79,6 +79,9 @@ impl Wrong<'_, '_> {
             let opened = self.believed(step, page, from);
             *genuine = opened.is_some();
             self.sound().install(page, frame, step.id, from, opened);
+            if opened.is_none() && self.is(Mutant::KeepsForged) {
+                self.world.machine.put(frame, from);
+            }
         }
     }
 
@@ -98,6 +101,9 @@ impl Wrong<'_, '_> {
                 plain @ Bytes::Plain(_) => plain,
             };
             return seal.is(step.target.vm, &step.id, &step.tag).then_some(again);
+        }
+        if self.is(Mutant::KeepsForged) {
+            return seal.is(step.target.vm, &step.id, &step.tag).then_some(inner);
         }
         let (told, own) = (seal.label, Label::new(step.target.vm, &step.id));
         (self.overlooked(told, own) == own).then_some(inner)
@@ -121,6 +127,7 @@ impl Wrong<'_, '_> {
         [
             Mutant::InstallsAnyway,
             Mutant::OpensTwice,
+            Mutant::KeepsForged,
             Mutant::TrustsVersion,
             Mutant::TrustsGfn,
             Mutant::OneKey,
