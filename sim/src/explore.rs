@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::invariant::{self, Looks};
+use crate::lockstep::Lockstep;
 use crate::mutant::Mutant;
 use crate::path;
 use crate::seen::Seen;
@@ -64,7 +65,12 @@ pub struct Hunt<'a> {
     pub memory_max: usize,
     /// Whether one state stands for all that differ in names only.
     pub symmetry: bool,
+    /// Whether the oracle of spec goes along, and must agree.
+    pub oracle: bool,
 }
+
+/// What is broken when the oracle of spec does not agree with the core.
+pub const ORACLE: &str = "oracle";
 
 /// What fits the smallest machine that this should run on.
 const MEMORY_MAX: usize = 4 << 30;
@@ -79,7 +85,26 @@ impl<'a> Hunt<'a> {
             states_max: u64::MAX,
             memory_max: MEMORY_MAX,
             symmetry: true,
+            oracle: true,
         }
+    }
+
+    /// A wrong machine, against one invariant or all. It may make the core do what no oracle says.
+    pub const fn wrong(config: &'a Config, mutant: Mutant, only: Option<&'a str>) -> Self {
+        Self { mutant: Some(mutant), only, oracle: false, ..Self::sound(config) }
+    }
+
+    /// What does not hold after an event of a state, among what looks at this or at more.
+    pub(crate) fn broken(
+        &self,
+        oracle: &Lockstep,
+        event: Event,
+        world: &World<'_>,
+        looks: Looks,
+    ) -> Option<Vec<&'static str>> {
+        let broken = invariant::broken_at(world, self.only, looks);
+        let agrees = || !self.oracle || { *oracle }.follow(event, world).is_ok();
+        broken.or_else(|| (!agrees()).then(|| vec![ORACLE]))
     }
 }
 
@@ -269,10 +294,11 @@ impl<'a> Search<'a> {
 
     /// What every event of these states leads to.
     fn look(&self, part: &[Waiting], shards: &[Shard; WORKERS], promises: &Promises) -> Ahead {
-        let Hunt { config, mutant, only, .. } = *self.hunt;
+        let Hunt { config, mutant, .. } = *self.hunt;
         let (mut ahead, mut promises) = (Ahead::default(), promises.clone());
         for Waiting { number, state } in part {
             let events = resume(config, mutant, state, |world| world.enabled());
+            let oracle = Lockstep::of(config, state);
             for (event, at) in events.into_iter().zip(0..) {
                 let way = Way { from: *number, event: at };
                 ahead.transitions += 1;
@@ -284,7 +310,7 @@ impl<'a> Search<'a> {
                     let new = !shards[shard].seen.contains(name);
                     promises.note(world, &mut ahead.reached);
                     let looks = if new { Looks::AtState } else { Looks::AtEvent };
-                    let broken = invariant::broken_at(world, only, looks);
+                    let broken = self.hunt.broken(&oracle, event, world, looks);
                     if let Some(broken) = broken {
                         ahead.broken = Some((way, broken));
                     } else if new {

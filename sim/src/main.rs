@@ -108,7 +108,7 @@ fn mutants(json: bool) -> ExitCode {
         let Some(config) = Config::named(config) else { continue };
         println!("{name}: {sentence}");
         for id in *ids {
-            let hunt = Hunt { mutant: Some(*mutant), only: Some(id), ..Hunt::sound(config) };
+            let hunt = Hunt::wrong(config, *mutant, Some(id));
             let (outcome, seconds) = timed(&hunt);
             let Some(violation) = outcome.violation else {
                 println!("  NOT caught by {id}");

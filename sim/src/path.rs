@@ -5,7 +5,8 @@
 
 use crate::event::Event;
 use crate::explore::{Hunt, Way};
-use crate::invariant;
+use crate::invariant::Looks;
+use crate::lockstep::Lockstep;
 use crate::state::{State, resume};
 use crate::symmetry::Symmetry;
 use crate::world::{World, play};
@@ -29,16 +30,17 @@ pub(crate) fn trace(
     let mut trace = Vec::new();
     for (left, event) in back.iter().enumerate().rev() {
         if left == 0 {
-            let breaks = |world: &mut World<'_>| {
-                let found: Vec<_> = invariant::broken(world, hunt.only).collect();
-                found == broken
+            let oracle = Lockstep::of(hunt.config, &real);
+            let breaks = |event: Event, world: &mut World<'_>| {
+                hunt.broken(&oracle, event, world, Looks::AtState).is_some_and(|ids| ids == broken)
             };
             trace.extend(find(hunt, &real, breaks).map(|(event, _)| event));
             break;
         }
         let (_, next) = after(hunt, &known, usize::from(*event));
         known = symmetry.canonical(next).state;
-        let same = |world: &mut World<'_>| symmetry.canonical(world.state_now()).state == known;
+        let same =
+            |_: Event, world: &mut World<'_>| symmetry.canonical(world.state_now()).state == known;
         let (event, state) = find(hunt, &real, same).expect("an event of the same orbit");
         trace.push(event);
         real = state;
@@ -60,13 +62,13 @@ fn after(hunt: &Hunt<'_>, state: &State, event: usize) -> (Event, State) {
 fn find(
     hunt: &Hunt<'_>,
     state: &State,
-    is: impl Fn(&mut World<'_>) -> bool,
+    is: impl Fn(Event, &mut World<'_>) -> bool,
 ) -> Option<(Event, State)> {
     let events = resume(hunt.config, hunt.mutant, state, |world| world.enabled());
     events.into_iter().find_map(|event| {
         resume(hunt.config, hunt.mutant, state, |world| {
             world.apply(event);
-            is(world).then(|| (event, world.state_now()))
+            is(event, world).then(|| (event, world.state_now()))
         })
     })
 }

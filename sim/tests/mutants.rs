@@ -14,7 +14,7 @@ fn every_mutant_is_caught_by_each_invariant_that_its_row_names() {
         let config = Config::named(config).expect("a published configuration");
         assert!(!caught_by.is_empty(), "{name} survives");
         for id in *caught_by {
-            let hunt = Hunt { mutant: Some(*mutant), only: Some(id), ..Hunt::sound(config) };
+            let hunt = Hunt::wrong(config, *mutant, Some(id));
             let found = explore(&hunt, |_, _| {}).violation;
             let found = found.unwrap_or_else(|| panic!("{name} is not caught by {id}"));
             assert_eq!(found.broken, [*id]);

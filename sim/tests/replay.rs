@@ -62,7 +62,7 @@ fn keep_a_shortest_trace_of_every_mutant_that_has_none() {
         let has = |trace: &Trace| trace.mutant.is_some_and(|mutant| mutant.name == entry.name);
         let Some(id) = entry.caught_by.first().filter(|_| !kept.iter().any(has)) else { continue };
         let config = Config::named(entry.config).expect("published");
-        let hunt = Hunt { mutant: Some(entry.mutant), only: Some(id), ..Hunt::sound(config) };
+        let hunt = Hunt::wrong(config, entry.mutant, Some(id));
         let found = explore(&hunt, |_, _| {}).violation.expect("the mutant is caught");
         let mut trace = Trace::new(config, Some(entry), &found);
         trace.breaks = trace.broken();

@@ -1,8 +1,8 @@
 //! One state stands for all that differ from it in names only, and says for how many.
 
 use sim::config::Config;
-use sim::explore::{Hunt, explore};
-use sim::mutant::MUTANTS;
+use sim::explore::{Hunt, ORACLE, explore};
+use sim::mutant::{MUTANTS, Mutant};
 use sim::trace::Trace;
 
 /// Explored with and without names that are interchangeable: the states that are stood for are
@@ -34,7 +34,7 @@ fn guests_are_interchangeable() {
 fn every_counterexample_can_be_played() {
     for entry in MUTANTS {
         let config = Config::named(entry.config).expect("published");
-        let hunt = Hunt { mutant: Some(entry.mutant), ..Hunt::sound(config) };
+        let hunt = Hunt::wrong(config, entry.mutant, None);
         let found = explore(&hunt, |_, _| {}).violation.expect("every mutant is caught");
         let trace = Trace::new(config, Some(entry), &found);
         assert_eq!(trace.broken(), found.broken, "{}:\n{trace}", entry.name);
@@ -42,4 +42,14 @@ fn every_counterexample_can_be_played() {
         let plain = explore(&plain, |_, _| {}).violation.expect("every mutant is caught");
         assert_eq!(plain.trace.len(), found.trace.len(), "{}: not a shortest one", entry.name);
     }
+}
+
+/// A host that makes the core say what no oracle says, against an invariant that does not notice.
+#[test]
+fn an_oracle_that_disagrees_is_a_counterexample() {
+    let config = Config::named("page").expect("published");
+    let hunt = Hunt { oracle: true, ..Hunt::wrong(config, Mutant::ForgetsPlan, Some("C3")) };
+    let found = explore(&hunt, |_, _| {}).violation.expect("a page that is held for ever");
+    assert_eq!(found.broken, [ORACLE]);
+    assert_eq!(explore(&Hunt { oracle: false, ..hunt }, |_, _| {}).violation, None);
 }
