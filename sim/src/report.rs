@@ -55,14 +55,22 @@ pub fn check_json(results: &[(&Config, Outcome, f64)]) -> String {
         "{{\"configuration\":{},\"bounds\":{},\"violations\":{},\"distinct_states\":{states},\
          \"represented_states\":{represented},\"transitions\":{transitions},\
          \"seconds\":{seconds:.3},\"transitions_per_second\":{:.0},\"sometimes_reached\":{},\
-         \"sometimes_missed\":{}}}",
+         \"sometimes_missed\":{}{}}}",
         text(&names.join(" ")),
         text(&bounds.join("; ")),
         list(&violations),
         transitions as f64 / seconds.max(f64::EPSILON),
         list(&reached),
-        list(&missed)
+        list(&missed),
+        tlc(results)
     )
+}
+
+/// What TLC found, where it explored the same configuration: tests compare them, live.
+fn tlc(results: &[(&Config, Outcome, f64)]) -> String {
+    let [(config, ..)] = results else { return String::new() };
+    let found = spec::tlc_distinct_states().find(|(name, _)| *name == config.name);
+    found.map_or_else(String::new, |(_, states)| format!(",\"tlc_distinct_states\":{states}"))
 }
 
 /// The results of `mutants` as one JSON object.
