@@ -399,7 +399,7 @@ impl World<'_> {
             state.replica_of.map(|of| Some(PageRef::at(usize::from(of.checked_sub(1)?))));
         for term in state.known.into_iter().take_while(|term| *term != 0) {
             if let Bytes::Sealed(seal) = Bytes::from_term(term) {
-                machine.keep(seal);
+                machine.known.push(seal).expect("as many as before");
             }
         }
         self.life = usize::from(state.life);
