@@ -10,6 +10,7 @@ pub mod conformance;
 mod echo;
 mod enabled;
 pub mod event;
+pub mod explain;
 pub mod explore;
 pub mod fingerprint;
 pub mod flight;

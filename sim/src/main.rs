@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 #[expect(clippy::disallowed_types, reason = "times a whole run; nothing in the model sees it")]
 use std::time::Instant;
 
 use sim::config::{CONFIGS, Config};
+use sim::explain;
 use sim::explore::{Hunt, Outcome, explore};
 use sim::mutant::{Entry, MUTANTS};
 use sim::report;
@@ -23,6 +25,7 @@ usage: sim check [--config NAME] [--no-symmetry] [--json]
        sim run --seed S --steps N [--config NAME] [--mutant NAME] [--record DIR] [--json]
                                              a long run from a seed, also with the real cipher
        sim replay FILE                       one trace, and what does not hold after it
+       sim explain FILE --html OUT           the same as a page for a browser, step by step
        sim list                              configurations and their bounds
 
 exit code: 0 fine, 1 something does not hold, 2 usage";
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             Err(message) => usage(&message),
         },
         ["replay", file] => replay(file),
+        ["explain", file, "--html", out] => explain(file, out),
         ["list"] => {
             for config in CONFIGS {
                 println!("{:8} {}\n         {}", config.name, config.purpose, config.bounds());
@@ -188,6 +192,24 @@ fn run(wanted: &Run, record: Option<&str>, json: bool) -> ExitCode {
         println!("{}", swarm::report::json(wanted, &outcome, &real));
     }
     if fine && real.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn explain(file: &str, out: &str) -> ExitCode {
+    let written = std::fs::read_to_string(file)
+        .map_err(|error| format!("{file}: {error}"))
+        .and_then(|text| {
+            let trace: Trace = text.parse().map_err(|error| format!("{file}: {error}"))?;
+            let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
+            let page = explain::html(&trace, &name, &explain::notes(&text));
+            std::fs::write(out, page).map_err(|error| format!("{out}: {error}"))
+        });
+    match written {
+        Ok(()) => {
+            println!("{out}: open it in a browser; the arrow keys step");
+            ExitCode::SUCCESS
+        }
+        Err(message) => usage(&message),
+    }
 }
 
 fn replay(file: &str) -> ExitCode {
