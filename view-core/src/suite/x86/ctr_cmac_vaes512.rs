@@ -1,27 +1,26 @@
 //! CTR and CMAC with VAES at 512 bits, fused: each line of a page is read and written once.
 //!
 //! Thirty-two pages are the lanes, four to a vector, because a CBC-MAC waits for its own last step.
-//! CTR does not wait for anything, so its blocks fill what the chains leave idle.
+//! CTR does not wait for anything, so it goes beside the chains and fills what they leave idle. Few
+//! pages leave most idle in any case: theirs go one after the other.
 
 use core::arch::x86_64::{__m512i, _mm_sfence};
 
 use zeroize::Zeroize;
 
 use super::Vaes512;
+use super::behind::{self, Lane};
 use super::chains::{ChainKeys, absorb, encrypt_one, lanes};
-use super::eight::Eight;
+use super::eight::{Eight, PARTS, Parts, parts, parts_mut};
 use super::stream::{Counter, StreamKeys};
-use super::zmm::{
-    Keys, LINES, Lines, blocks, four, lines, lines_mut, prefetch, put, repeat, sum, turned, zero,
-};
+use super::turned::{GROUP, Turned};
+use super::zmm::{Keys, blocks, four, prefetch, put, repeat, sum, turned, zero};
 use crate::key::SivKey;
+use crate::page::Page;
 use crate::suite::ctr_cmac::{CtrCmac, counter};
 use crate::suite::sequence::Once;
 use crate::suite::siv_cmac_512::Subkeys;
 use crate::suite::{Landing, OpenJob, PageCipher, PageId, SealJob};
-
-/// Pages that are worked on at once, at most: eight vectors of four.
-const GROUP: usize = 32;
 
 /// The key, expanded for this kernel. It exists only where the machine can run it.
 pub(in crate::suite) struct Kernel {
@@ -42,18 +41,18 @@ impl Kernel {
     pub(in crate::suite) fn seal(&self, jobs: &mut [SealJob<'_, Once>], landing: Landing) {
         match landing {
             // SAFETY: there is a kernel only where the machine has what this is compiled for.
-            Landing::Hot => unsafe { run::<SealJob<'_, Once>, false>(self, jobs) },
+            Landing::Hot => unsafe { run::<SealJob<'_, Once>, true, false>(self, jobs) },
             // SAFETY: there is a kernel only where the machine has what this is compiled for.
-            Landing::Cold => unsafe { run::<SealJob<'_, Once>, true>(self, jobs) },
+            Landing::Cold => unsafe { run::<SealJob<'_, Once>, true, true>(self, jobs) },
         }
     }
 
     pub(in crate::suite) fn open(&self, jobs: &mut [OpenJob<'_>], landing: Landing) {
         match landing {
             // SAFETY: there is a kernel only where the machine has what this is compiled for.
-            Landing::Hot => unsafe { run::<OpenJob<'_>, false>(self, jobs) },
+            Landing::Hot => unsafe { run::<OpenJob<'_>, false, false>(self, jobs) },
             // SAFETY: there is a kernel only where the machine has what this is compiled for.
-            Landing::Cold => unsafe { run::<OpenJob<'_>, true>(self, jobs) },
+            Landing::Cold => unsafe { run::<OpenJob<'_>, false, true>(self, jobs) },
         }
     }
 }
@@ -64,35 +63,15 @@ impl Drop for Kernel {
     }
 }
 
-/// A page to seal or to open: the two differ in which side of CTR is authenticated.
-trait Job {
-    /// Whether what is read is authenticated, and not what is written.
-    const OPENS: bool;
+/// A page to seal or to open.
+trait Job: Lane {
     fn id(&self) -> &PageId;
-    fn from(&self) -> &Lines;
-    fn to(&self) -> &Lines;
-    fn pages(&mut self) -> (&Lines, &mut Lines);
     fn settle(&mut self, tag: [u8; 16]);
 }
 
 impl Job for SealJob<'_, Once> {
-    const OPENS: bool = false;
-
     fn id(&self) -> &PageId {
         self.id()
-    }
-
-    fn from(&self) -> &Lines {
-        lines(self.plain())
-    }
-
-    fn to(&self) -> &Lines {
-        lines(self.sealed())
-    }
-
-    fn pages(&mut self) -> (&Lines, &mut Lines) {
-        let (plain, sealed) = self.pages();
-        (lines(plain), lines_mut(sealed))
     }
 
     fn settle(&mut self, tag: [u8; 16]) {
@@ -101,23 +80,8 @@ impl Job for SealJob<'_, Once> {
 }
 
 impl Job for OpenJob<'_> {
-    const OPENS: bool = true;
-
     fn id(&self) -> &PageId {
         self.id()
-    }
-
-    fn from(&self) -> &Lines {
-        lines(self.sealed())
-    }
-
-    fn to(&self) -> &Lines {
-        lines(self.plain())
-    }
-
-    fn pages(&mut self) -> (&Lines, &mut Lines) {
-        let (sealed, plain) = self.pages();
-        (lines(sealed), lines_mut(plain))
     }
 
     fn settle(&mut self, tag: [u8; 16]) {
@@ -125,40 +89,55 @@ impl Job for OpenJob<'_> {
     }
 }
 
+/// Pages that are too few for chains beside a key stream.
+const FEW: usize = 16;
+
+/// The sealed side is authenticated: what is `WRITTEN`, or what is read.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn run<J: Job, const COLD: bool>(kernel: &Kernel, jobs: &mut [J]) {
+fn run<J: Job, const WRITTEN: bool, const COLD: bool>(kernel: &Kernel, jobs: &mut [J]) {
+    match jobs.len() {
+        0..=4 => return run_few::<J, 1, WRITTEN, COLD>(kernel, jobs),
+        5..=8 => return run_few::<J, 2, WRITTEN, COLD>(kernel, jobs),
+        9..=FEW => return run_few::<J, 4, WRITTEN, COLD>(kernel, jobs),
+        _ => {}
+    }
     let mut groups = jobs.chunks_mut(GROUP);
-    let mut turn = groups.next();
+    let (mut turned, mut turn) = (Turned::new(), groups.next());
     while let Some(group) = turn {
         turn = groups.next();
-        let next = turn.as_deref().unwrap_or_default();
-        match group.len() {
-            0..=4 => run_group::<J, 1, COLD>(kernel, group, next),
-            5..=8 => run_group::<J, 2, COLD>(kernel, group, next),
-            9..=16 => run_group::<J, 4, COLD>(kernel, group, next),
-            _ => run_group::<J, 8, COLD>(kernel, group, next),
-        }
+        let Some(ids) = ids(group) else { return };
+        let first = |job: &J| counter(job.id());
+        let (keys, ends) = ((&kernel.chain, &kernel.ctr), [repeat(kernel.subkeys.k1); 8]);
+        let pages = (&mut *group, turn.as_deref().unwrap_or_default());
+        let chains = (begun(kernel, &ids), &ends);
+        let tags = behind::pass::<J, WRITTEN, COLD>(keys, pages, first, &mut turned, chains);
+        settle::<J, _, COLD>(group, tags);
     }
 }
 
 /// Up to four times `G` pages: bytes and tags in one pass.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn run_group<J: Job, const G: usize, const COLD: bool>(
+fn run_few<J: Job, const G: usize, const WRITTEN: bool, const COLD: bool>(
     kernel: &Kernel,
     group: &mut [J],
-    next: &[J],
 ) {
-    let tags = {
-        let Some(first) = group.first() else { return };
-        let first = *first.id();
-        let ids = lanes(|lane| group.get(lane).map_or(first, |job| *job.id()));
-        let mut jobs = group.iter_mut();
-        let pages = lanes(|lane| {
-            let (from, to) = jobs.next()?.pages();
-            Some((from, to, next.get(lane)))
-        });
-        pass::<J, G, COLD>(kernel, &ids, pages)
-    };
+    let Some(ids) = ids(group) else { return };
+    let mut jobs = group.iter_mut();
+    let pages = lanes(|_| jobs.next().map(Lane::pages));
+    let tags = pass::<G, WRITTEN, COLD>(kernel, &ids, pages);
+    settle::<J, G, COLD>(group, tags);
+}
+
+/// The ids of every lane; those without a page have the first one's.
+#[inline]
+fn ids<J: Job, const G: usize>(group: &[J]) -> Option<[[PageId; 4]; G]> {
+    let first = *group.first()?.id();
+    Some(lanes(|lane| group.get(lane).map_or(first, |job| *job.id())))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn settle<J: Job, const G: usize, const COLD: bool>(group: &mut [J], tags: [__m512i; G]) {
     if COLD {
         _mm_sfence(); // before anyone else reads, and before a page that is not genuine is wiped
     }
@@ -167,11 +146,7 @@ fn run_group<J: Job, const G: usize, const COLD: bool>(
     }
 }
 
-/// A lane's page: from where, to where, and what comes a group later.
-type Lane<'a, J> = Option<(&'a Lines, &'a mut Lines, Option<&'a J>)>;
-
-/// Lines that are taken from a page at once: memory likes to be read and written in one place for
-/// a while, and the sealed lines of thirty-two pages still fit the first-level cache.
+/// Lines that are taken from a page at once.
 const PART: usize = 8;
 
 /// CTR over every lane's page, and the CMAC of its associated data and of its sealed side.
@@ -179,22 +154,22 @@ const PART: usize = 8;
 /// If `COLD`, the caller fences before it reads or writes the pages.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-#[expect(clippy::indexing_slicing, reason = "a line of PART, a vector of G")]
-fn pass<J: Job, const G: usize, const COLD: bool>(
+#[expect(clippy::indexing_slicing, reason = "a part of PARTS, a line of it, a vector of G")]
+fn pass<const G: usize, const WRITTEN: bool, const COLD: bool>(
     kernel: &Kernel,
     ids: &[[PageId; 4]; G],
-    mut pages: [[Lane<'_, J>; 4]; G],
+    mut pages: [[Option<(&Page, &mut Page)>; 4]; G],
 ) -> [__m512i; G] {
     let (mut chains, ends) = (begun(kernel, ids), [repeat(kernel.subkeys.k1); G]);
     let counts = ids.map(|ids| ids.map(|id| Counter::new(&kernel.ctr, counter(&id))));
     let (mut sealed, mut tile) = ([[[zero(); PART]; 4]; G], [[zero(); G]; 4]);
-    for part in 0..LINES / PART {
+    for part in 0..PARTS {
         let lanes = pages.as_flattened_mut().iter_mut().zip(counts.as_flattened());
         for ((page, count), sealed) in lanes.zip(sealed.as_flattened_mut()) {
-            if let Some((from, to, next)) = page {
-                ask_for::<J, COLD>(from, to, *next, part);
-                let (from, to) = (&from.as_chunks().0[part], &mut to.as_chunks_mut().0[part]);
-                stream::<J, COLD>(kernel.ctr.stream(count, part), from, to, sealed);
+            if let Some((from, to)) = page {
+                ask_for::<COLD>(parts(from), parts(to), part);
+                let (from, to) = (&parts(from)[part], &mut parts_mut(to)[part]);
+                stream::<WRITTEN, COLD>(kernel.ctr.stream(count, part), from, to, sealed);
             }
         }
         for line in 0..PART {
@@ -215,15 +190,13 @@ fn pass<J: Job, const G: usize, const COLD: bool>(
 /// in the cache.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ask_for<J: Job, const COLD: bool>(from: &Lines, to: &Lines, next: Option<&J>, part: usize) {
-    let ((from, _), (to, _)) = (from.as_chunks::<PART>(), to.as_chunks::<PART>());
+fn ask_for<const COLD: bool>(from: &Parts, to: &Parts, part: usize) {
     let after = part.wrapping_add(1);
-    let first = |lines: fn(&J) -> &Lines| next.and_then(|job| lines(job).first_chunk());
-    for line in from.get(after).or_else(|| first(J::from)).into_iter().flatten() {
+    for line in from.get(after).into_iter().flatten() {
         prefetch(line);
     }
     if !COLD {
-        for line in to.get(after).or_else(|| first(J::to)).into_iter().flatten() {
+        for line in to.get(after).into_iter().flatten() {
             prefetch(line);
         }
     }
@@ -234,17 +207,17 @@ fn ask_for<J: Job, const COLD: bool>(from: &Lines, to: &Lines, next: Option<&J>,
 /// If `COLD`, the caller fences before it reads or writes the page.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn stream<J: Job, const COLD: bool>(
+fn stream<const WRITTEN: bool, const COLD: bool>(
     stream: Eight,
-    from: &[__m512i; PART],
-    to: &mut [__m512i; PART],
-    sealed: &mut [__m512i; PART],
+    from: &Eight,
+    to: &mut Eight,
+    sealed: &mut Eight,
 ) {
     for (((from, to), sealed), stream) in from.iter().zip(to).zip(sealed).zip(stream) {
         let after = sum(*from, stream);
         // SAFETY: the caller fences if this is cold.
         unsafe { put::<COLD>(to, after) };
-        *sealed = if J::OPENS { *from } else { after };
+        *sealed = if WRITTEN { after } else { *from };
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`Vaes256`] or [`AesNi`].
 
 pub(super) mod aegis_vaes512;
+mod behind;
 mod chains;
 pub(super) mod ctr_cmac_vaes512;
 mod eight;

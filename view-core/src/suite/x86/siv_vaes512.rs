@@ -4,12 +4,13 @@
 //! group and the bytes of the group before it go side by side, and each fills the waits of the
 //! other. Opening is one pass: the chains follow a part behind what is decrypted.
 
-use core::arch::x86_64::{__m512i, _MM_HINT_T0, _mm_prefetch, _mm_sfence};
+use core::arch::x86_64::{__m512i, _mm_sfence};
 
 use heapless::Vec;
 use zeroize::optimization_barrier;
 
 use super::Vaes512;
+use super::behind::{self, ask_for};
 use super::chains::{ChainKeys, absorb, encrypt_one, lanes};
 use super::eight::{Eight, PARTS, Parts, parts, parts_mut};
 use super::stream::{Counter, StreamKeys};
@@ -88,9 +89,6 @@ fn stream_sealed<const COLD: bool>(kernel: &Kernel, tagged: &mut [SealJob<'_>]) 
         _mm_sfence();
     }
 }
-
-/// How many parts ahead memory is asked: less comes too late, more no longer fits the cache.
-const AHEAD: usize = 2;
 
 /// Pages on their way to their tags.
 struct Tagging<'a, 't> {
@@ -204,19 +202,6 @@ fn stream<const COLD: bool>(keys: &StreamKeys, tag: &Tag, from: &Page, to: &mut 
     }
 }
 
-/// Asks for the lines of a page that come some parts later, or for those of the page after it, so
-/// that they are near when their turn comes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn ask_for(page: &Parts, next: Option<&Parts>, part: usize) {
-    let at = part.wrapping_add(AHEAD);
-    if let Some(lines) = page.get(at).or_else(|| next?.get(at.wrapping_sub(PARTS))) {
-        for line in lines {
-            _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(line).cast());
-        }
-    }
-}
-
 /// Writes a part of a page, encrypted.
 ///
 /// If `COLD`, the caller fences before anyone reads or writes the page.
@@ -280,61 +265,16 @@ fn open<const COLD: bool>(kernel: &Kernel, jobs: &mut [OpenJob<'_>]) {
 ///
 /// If `COLD`, the caller fences before it reads or writes the pages.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn decrypt<const COLD: bool>(
+fn decrypt<'a, const COLD: bool>(
     kernel: &Kernel,
-    group: &mut [OpenJob<'_>],
-    next: &[OpenJob<'_>],
+    group: &mut [OpenJob<'a>],
+    next: &[OpenJob<'a>],
     turned: &mut Turned,
 ) -> Eight {
     let ends = ends(kernel, group.iter().map(OpenJob::id));
-    let count = |job: &OpenJob<'_>| Counter::new(&kernel.ctr, counter(job.tag()).to_be_bytes());
-    let counts: Vec<Counter, GROUP> = group.iter().map(count).collect();
-    for (step, (job, count)) in group.iter_mut().zip(&counts).enumerate() {
-        let stream = kernel.ctr.stream(count, 0);
-        land::<COLD>(job, next, turned, (0, step), stream);
-    }
-    let mut chains = [kernel.chain.start(); 8];
-    for (before, part) in (1..PARTS).enumerate() {
-        for (step, (job, count)) in group.iter_mut().zip(&counts).enumerate() {
-            let sums = turned.add(chains, before, step);
-            let stream;
-            (chains, stream) = kernel.ctr.stream_beside(count, part, (&kernel.chain, sums));
-            land::<COLD>(job, next, turned, (part, step), stream);
-        }
-        for step in counts.len()..GROUP {
-            chains = kernel.chain.step(turned.add(chains, before, step));
-        }
-    }
-    turned.end(&ends);
-    for step in 0..GROUP {
-        chains = kernel.chain.step(turned.add(chains, PARTS - 1, step));
-    }
-    kernel.chain.plain(chains)
-}
-
-/// A part of the page whose turn it is, decrypted, written and made ready for its chain.
-///
-/// If `COLD`, the caller fences before anyone reads or writes the page.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-#[expect(clippy::indexing_slicing, reason = "masked to what there is")]
-fn land<const COLD: bool>(
-    job: &mut OpenJob<'_>,
-    next: &[OpenJob<'_>],
-    turned: &mut Turned,
-    (part, step): (usize, usize),
-    stream: Eight,
-) {
-    let (sealed, plain) = job.pages();
-    let (sealed, plain) = (parts(sealed), parts_mut(plain));
-    let (from, to, mut bytes) = (&sealed[part & 7], &mut plain[part & 7], stream);
-    for ((bytes, from), to) in bytes.iter_mut().zip(from).zip(to) {
-        *bytes = sum(*bytes, *from);
-        // SAFETY: the caller fences if this is cold.
-        unsafe { put::<COLD>(to, *bytes) };
-    }
-    turned.take(part, step, &bytes);
-    ask_for(sealed, next.get(step).map(|job| parts(job.sealed())), part);
+    let first = |job: &OpenJob<'a>| counter(job.tag()).to_be_bytes();
+    let (keys, chains) = ((&kernel.chain, &kernel.ctr), ([kernel.chain.start(); 8], &ends));
+    behind::pass::<_, true, COLD>(keys, (group, next), first, turned, chains)
 }
 
 /// Pages that are too few for the great machinery.
