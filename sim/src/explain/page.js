@@ -264,6 +264,7 @@ function drawTrack() {
     at("events").append(item);
     at("ticks").append(tick);
   });
+  at("ticks").classList.toggle("many", last > 120);
   at("slider").max = last;
 }
 
