@@ -30,6 +30,7 @@ pub const LONG: Config = Config {
     frames: 4,
     replicas: 2,
     cpus: 2,
+    restarts: 1,
     launched: false,
     raw: true,
     deep: true,
@@ -46,6 +47,7 @@ const DROPS_MAX: u8 = 60;
 const FAULTS_MAX: u8 = 60;
 
 /// A published configuration's machine, with all that can be asked of it and room for a long run.
+/// It has as many lives as before: a trace is replayed on the configuration that it names.
 pub fn roomy(shape: &Config) -> Config {
     Config {
         cpus: 2,
@@ -55,7 +57,6 @@ pub fn roomy(shape: &Config) -> Config {
         plans: 2,
         drops: DROPS_MAX,
         faults: FAULTS_MAX,
-        restarts: 1,
         raw: true,
         asks: ALL_ASKS,
         ..*shape
