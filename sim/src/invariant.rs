@@ -90,22 +90,22 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "C7",
-        sentence: "No two seals that are given out are alike: whether a page changed between two of them \
-                   cannot be told.",
+        sentence: "No two seals that are given out are alike: whether a page changed between two \
+                   of them cannot be told.",
         holds: |world| world.machine.noted.seals.iter().all(|(_, before)| !before.alike),
         looks: Looks::AtEvent,
     },
     Invariant {
         id: "C8",
-        sentence: "A frame that is nobody's, and a place of the pool that holds no replica, hold nothing \
-                   that an owner stored in private.",
+        sentence: "A frame that is nobody's, and a place of the pool that holds no replica, hold \
+                   nothing that an owner stored in private.",
         holds: |world| !Phys::all().any(|at| is_nobodys(world, at) && is_secret(world, at)),
         looks: Looks::AtState,
     },
     Invariant {
         id: "C11",
-        sentence: "What a guest that runs reaches, by table or by what a CPU remembers, is never a frame \
-                   of another VM.",
+        sentence: "What a guest that runs reaches, by table or by what a CPU remembers, is never a \
+                   frame of another VM.",
         holds: |world| {
             pages(world).filter(|page| world.vm(page.vm).runnable().is_ok()).all(|page| {
                 let others = |at| match owner_of(world, at) {
@@ -161,8 +161,8 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "I6",
-        sentence: "What is installed is what was in the buffer that was checked: sealed bytes are fetched \
-                   once.",
+        sentence: "What is installed is what was in the buffer that was checked: sealed bytes are \
+                   fetched once.",
         holds: |world| {
             world.machine.noted.installs.iter().all(|install| match install.from {
                 Bytes::Sealed(seal) => Bytes::Plain(seal.inner) == install.got,
@@ -173,8 +173,8 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "I7",
-        sentence: "Of a page whose seal is not genuine nothing is installed: its frame holds zeroes, its \
-                   guest reaches it no more, and it ends poisoned.",
+        sentence: "Of a page whose seal is not genuine nothing is installed: its frame holds \
+                   zeroes, its guest reaches it no more, and it ends poisoned.",
         holds: |world| {
             let refused = world.flights.iter().flatten().filter(|flight| flight.was_refused());
             let pages = refused.flat_map(|flight| &flight.asks).map(|asked| asked.page);
@@ -220,8 +220,8 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "L1",
-        sentence: "A page that is free is gone: its guest reaches nothing for it, by table or by what a \
-                   CPU remembers, and it has no replica.",
+        sentence: "A page that is free is gone: its guest reaches nothing for it, by table or by \
+                   what a CPU remembers, and it has no replica.",
         holds: |world| {
             let free =
                 |page: &PageRef| world.state(*page) == PageState::Free && !world.is_busy(*page);
