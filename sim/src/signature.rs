@@ -1,5 +1,6 @@
 //! What can be said of a page without naming any: equal for pages that renaming exchanges.
 
+use crate::bytes::Bytes;
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
 use crate::rename::page_of;
 use crate::state::{NONE, State};
@@ -52,6 +53,47 @@ pub(crate) fn signatures(state: &State) -> [[u64; VM_PAGES]; VMS] {
         }
     }
     std::array::from_fn(|vm| std::array::from_fn(|page| pages[vm * VM_PAGES + page]))
+}
+
+/// Pages that nothing was ever done to: whichever order they are in, the state is the same.
+pub(crate) fn untouched(state: &State) -> [[bool; VM_PAGES]; VMS] {
+    let mut named = [false; PAGES];
+    for term in state.known.iter().take_while(|term| **term != 0) {
+        named[page_of(*term)] = true;
+    }
+    for owner in state.owners.into_iter().filter(|owner| *owner != 0) {
+        named[usize::from(owner >> 2)] = true;
+    }
+    for page in state.replica_of.iter().filter_map(|of| of.checked_sub(1)) {
+        named[usize::from(page)] = true;
+    }
+    for flight in &state.flights {
+        for page in flight.pages.iter().take(flight.plans.into()) {
+            named[usize::from(*page)] = true;
+        }
+    }
+    let blank = |at: usize| {
+        let bytes = [
+            state.versions[at],
+            state.ghosts[at],
+            state.highest[at],
+            state.terms[at],
+            state.guest_table[at],
+            state.first_frame[at],
+            !state.frames[at],
+        ];
+        let words = [state.rows[at], state.tags[at], state.latest[at]];
+        bytes == [0; 7]
+            && words == [0; 3]
+            && state.handed[at] == Bytes::PUBLIC.term()
+            && state.tlb_guest.iter().all(|tlb| tlb[at] == 0)
+    };
+    std::array::from_fn(|vm| {
+        std::array::from_fn(|page| {
+            let at = vm * VM_PAGES + page;
+            !named[at] && blank(at)
+        })
+    })
 }
 
 /// One number a VM.

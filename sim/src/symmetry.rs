@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::machine::{FRAMES, PAGES, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::rename::{Names, sort_frames, sort_replicas};
-use crate::signature::{signatures, vm_signature};
+use crate::signature::{signatures, untouched, vm_signature};
 use crate::state::State;
 
 /// Which names of a configuration are interchangeable.
@@ -61,10 +61,12 @@ impl Symmetry {
         // A page that is alone needs no description.
         let alone = self.pages.iter().sum::<usize>() == 1;
         let signatures = if alone { [[0; VM_PAGES]; VMS] } else { signatures(&state) };
+        let untouched = if alone { [[false; VM_PAGES]; VMS] } else { untouched(&state) };
         let mut best: Option<(State, u64)> = None;
         for vms in self.vm_orders(&state, &signatures) {
-            for first in orders(self.pages[vms[0]], &signatures[vms[0]]) {
-                for second in orders(self.pages[vms[1]], &signatures[vms[1]]) {
+            let orders = |vm: usize| orders(self.pages[vm], &signatures[vm], &untouched[vm]);
+            for first in orders(vms[0]) {
+                for second in orders(vms[1]) {
                     let names = Names::new(vms, [first, second]);
                     let (least, ways) = self.least(&names.renamed(&state), true);
                     best = Some(match best {
@@ -76,6 +78,10 @@ impl Symmetry {
             }
         }
         let (state, ways) = best.expect("there is always an order");
+        let alike = (0..VMS).map(|vm| {
+            untouched[vm][..self.pages[vm]].iter().filter(|untouched| **untouched).count()
+        });
+        let ways = ways * alike.map(factorial).product::<u64>();
         Canonical { state, represents: self.group() / ways }
     }
 
@@ -135,19 +141,25 @@ fn factorial(number: usize) -> u64 {
 const ORDERS: [[usize; VM_PAGES]; 6] =
     [[0, 1, 2], [1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]];
 
-/// Orders of a VM's pages in which what can be said of them does not fall.
+/// Orders of a VM's pages in which what can be said of them does not fall; of pages that nothing
+/// was ever done to, one order.
 fn orders(
     pages: usize,
     signatures: &[u64; VM_PAGES],
+    untouched: &[bool; VM_PAGES],
 ) -> impl Iterator<Item = [usize; VM_PAGES]> + use<> {
-    let signatures = *signatures;
+    let (signatures, untouched) = (*signatures, *untouched);
     let all = match pages {
         0 | 1 => &ORDERS[..1],
         2 => &ORDERS[..2],
         _ => &ORDERS[..],
     };
     let rises = move |order: &&[usize; VM_PAGES]| {
-        order[..pages].windows(2).all(|pair| signatures[pair[0]] <= signatures[pair[1]])
+        order[..pages].windows(2).all(|pair| {
+            let [first, second] = [pair[0], pair[1]];
+            let turned = untouched[first] && untouched[second] && first > second;
+            signatures[first] <= signatures[second] && !turned
+        })
     };
     all.iter().filter(rises).copied()
 }
