@@ -97,7 +97,9 @@ impl Bytes {
 }
 
 /// Set in the term of sealed bytes.
-const SEALED: u32 = 1 << 31;
+pub(crate) const SEALED: u32 = 1 << 31;
+/// Where the term of sealed bytes names their page.
+pub(crate) const PAGE_BITS: u32 = 7 << 28;
 
 impl Bytes {
     /// The bytes as a number that fits a packed state: below 2^31 for plain ones. What

@@ -1,5 +1,6 @@
 //! States under other names.
 
+use crate::bytes::{PAGE_BITS, SEALED};
 use crate::event::Ask;
 use crate::machine::{CPUS, FRAMES, PAGES, PLACES, REPLICAS, VM_PAGES, VMS};
 use crate::state::{NONE, State};
@@ -13,9 +14,6 @@ pub(crate) struct Names {
     pages: [u8; PAGES],
     same: bool,
 }
-
-const SEALED: u32 = 1 << 31;
-const PAGE_BITS: u32 = 7 << 28;
 
 /// The place in arrays of the page that a term of sealed bytes names.
 pub(crate) const fn page_of(term: u32) -> usize {

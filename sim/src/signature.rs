@@ -1,12 +1,11 @@
 //! What can be said of a page without naming any: equal for pages that renaming exchanges.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, PAGE_BITS, SEALED};
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
 use crate::rename::page_of;
 use crate::state::{NONE, State};
 
-const SEALED: u32 = 1 << 31;
-const NAMELESS: u32 = !(7 << 28);
+const NAMELESS: u32 = !PAGE_BITS;
 
 /// A running hash; not for enemies.
 #[derive(Clone, Copy)]
