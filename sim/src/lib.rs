@@ -30,6 +30,7 @@ mod signature;
 pub mod software;
 pub mod sometimes;
 pub mod state;
+pub mod study;
 pub mod swarm;
 pub mod symmetry;
 pub mod table;

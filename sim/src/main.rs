@@ -1,6 +1,7 @@
 //! The model checker's door for people: check configurations, hunt mutants, replay traces.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,8 +12,9 @@ use sim::config::{CONFIGS, Config};
 use sim::explain;
 use sim::explore::{Hunt, Outcome, explore};
 use sim::mutant::{Entry, MUTANTS};
-use sim::report;
+use sim::report::{self, Row};
 use sim::shrink::shrink;
+use sim::study::{STUDIES, Study, Wanted};
 use sim::swarm::{self, LONG, Run, real, roomy};
 use sim::trace::Trace;
 
@@ -38,10 +40,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| !flags.contains(word)).collect();
     match words.as_slice() {
-        ["check"] => check(&CONFIGS.iter().collect::<Vec<_>>(), symmetry, json),
-        ["check", "--config", name] => match Config::named(name) {
-            Some(config) => check(&[config], symmetry, json),
-            None => usage(&format!("no configuration is called {name:?}; see `sim list`")),
+        ["check"] => check_all(symmetry, json),
+        ["check", "--config", name] => match (Config::named(name), Study::named(name)) {
+            (Some(config), _) => checked(&[explored(config, symmetry)], json),
+            (None, Some(study)) => checked(&[studied(study)], json),
+            (None, None) => usage(&format!("no configuration is called {name:?}; see `sim list`")),
         },
         ["mutants"] => mutants(json),
         ["run", options @ ..] => match run_options(options) {
@@ -53,6 +56,9 @@ fn main() -> ExitCode {
         ["list"] => {
             for config in CONFIGS {
                 println!("{:8} {}\n         {}", config.name, config.purpose, config.bounds());
+            }
+            for study in STUDIES {
+                println!("{:8} {}\n         {}", study.name, study.purpose, study.bounds);
             }
             ExitCode::SUCCESS
         }
@@ -86,47 +92,64 @@ fn timed(hunt: &Hunt<'_>) -> (Outcome, f64) {
     (outcome, begun.elapsed().as_secs_f64())
 }
 
-fn check(configs: &[&Config], symmetry: bool, json: bool) -> ExitCode {
-    let mut results = Vec::new();
-    for config in configs {
-        let (outcome, seconds) = timed(&Hunt { symmetry, ..Hunt::sound(config) });
-        println!("{}", report::line(config, &outcome, seconds));
-        if let Some(violation) = &outcome.violation {
-            println!("{}", Trace::new(config, None, violation));
-        }
-        results.push((*config, outcome, seconds));
-    }
-    let fine = results.iter().all(|(config, outcome, _)| {
-        outcome.violation.is_none() && report::missed(config, outcome).is_empty()
-    });
-    if json {
-        println!("{}", report::check_json(&results));
-    }
-    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Every configuration and every study.
+fn check_all(symmetry: bool, json: bool) -> ExitCode {
+    let mut rows: Vec<Row> = CONFIGS.iter().map(|config| explored(config, symmetry)).collect();
+    rows.extend(STUDIES.iter().map(|study| studied(study)));
+    checked(&rows, json)
 }
 
+fn explored(config: &Config, symmetry: bool) -> Row {
+    let (outcome, seconds) = timed(&Hunt { symmetry, ..Hunt::sound(config) });
+    let row = Row::of(config, &outcome, seconds);
+    println!("{row}");
+    if let Some(violation) = &outcome.violation {
+        println!("{}", Trace::new(config, None, violation));
+    }
+    row
+}
+
+fn studied(study: &Study) -> Row {
+    #[expect(clippy::disallowed_types, reason = "times a whole run; nothing in the model sees it")]
+    let begun = Instant::now();
+    let found = (study.explore)(Wanted::default());
+    let row = Row::of_study(study, found, begun.elapsed().as_secs_f64());
+    println!("{row}");
+    row
+}
+
+fn checked(rows: &[Row], json: bool) -> ExitCode {
+    if json {
+        println!("{}", report::check_json(rows));
+    }
+    if rows.iter().all(Row::is_fine) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Hunts everything that is wrong on purpose, by each claim that must catch it.
 fn mutants(json: bool) -> ExitCode {
     let mut survivors = Vec::new();
-    let mut caught_by = std::collections::BTreeSet::new();
+    let mut caught_by = BTreeSet::new();
     for Entry { mutant, name, sentence, config, caught_by: ids } in MUTANTS {
         let Some(config) = Config::named(config) else { continue };
         println!("{name}: {sentence}");
         for id in *ids {
-            let hunt = Hunt::wrong(config, *mutant, Some(id));
-            let (outcome, seconds) = timed(&hunt);
-            let Some(violation) = outcome.violation else {
-                println!("  NOT caught by {id}");
-                survivors.push(*name);
-                continue;
-            };
-            caught_by.insert(*id);
-            let events: Vec<String> = violation.trace.iter().map(ToString::to_string).collect();
-            println!(
-                "  {id} after {} events, {} states, {seconds:.2} s: {}",
-                events.len(),
-                outcome.distinct_states,
-                events.join("; ")
-            );
+            let (outcome, _) = timed(&Hunt::wrong(config, *mutant, Some(id)));
+            let trace = outcome
+                .violation
+                .map(|found| found.trace.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let caught = told(id, trace, outcome.distinct_states);
+            if caught { _ = caught_by.insert(*id) } else { survivors.push(*name) }
+        }
+    }
+    for (study, wrong) in
+        STUDIES.iter().flat_map(|study| study.wrongs.iter().map(move |wrong| (study, wrong)))
+    {
+        println!("{}: {}", wrong.name, wrong.sentence);
+        for id in wrong.caught_by {
+            let found = (study.explore)(Wanted { wrong: Some(wrong.name), only: Some(id) });
+            let trace = found.violation.map(|(_, trace)| trace);
+            let caught = told(id, trace, found.distinct_states);
+            if caught { _ = caught_by.insert(*id) } else { survivors.push(wrong.name) }
         }
     }
     let unproven = report::without_mutant(&caught_by);
@@ -134,6 +157,18 @@ fn mutants(json: bool) -> ExitCode {
         println!("{}", report::mutants_json(&survivors, &unproven));
     }
     if survivors.is_empty() && unproven.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says how a claim caught something wrong; false if it did not.
+fn told(id: &str, trace: Option<Vec<String>>, states: u64) -> bool {
+    match &trace {
+        None => println!("  NOT caught by {id}"),
+        Some(events) => {
+            let (length, events) = (events.len(), events.join("; "));
+            println!("  {id} after {length} events, {states} states: {events}");
+        }
+    }
+    trace.is_some()
 }
 
 /// The run that was asked for, and where to write it down.

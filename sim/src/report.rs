@@ -1,75 +1,161 @@
 //! What was found, in a line for people and a line for programs.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::config::Config;
 use crate::explore::Outcome;
 use crate::invariant::INVARIANTS;
 use crate::mutant::MUTANTS;
-use crate::sometimes::SOMETIMES;
+use crate::study::{Claim, Found, STUDIES, Study};
 
-/// What the configuration promises to reach and did not.
-pub fn missed(config: &Config, outcome: &Outcome) -> Vec<&'static str> {
-    config.reaches.iter().copied().filter(|name| !outcome.reached.contains(name)).collect()
+/// What came of one configuration or one study.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which one.
+    pub name: &'static str,
+    /// How far it looks.
+    pub bounds: String,
+    /// The ids of what does not hold.
+    pub violations: Vec<&'static str>,
+    /// The way there, if traces do not show it better.
+    pub way: Vec<String>,
+    /// States that differ in more than names.
+    pub distinct_states: u64,
+    /// States that differ at all.
+    pub represented_states: u64,
+    /// Events that were tried in them.
+    pub transitions: u64,
+    /// How long that took.
+    pub seconds: f64,
+    /// The `sometimes` properties that were met.
+    pub reached: BTreeSet<&'static str>,
+    /// Those that were promised and not met.
+    pub missed: Vec<&'static str>,
+    /// Whether a bound on states or memory ended it.
+    pub cut: bool,
 }
 
-/// The invariants that no mutant of the list was caught by.
+impl Row {
+    /// Of an exploration of page views.
+    pub fn of(config: &Config, outcome: &Outcome, seconds: f64) -> Self {
+        Self {
+            name: config.name,
+            bounds: config.bounds(),
+            violations: outcome.violation.iter().flat_map(|found| found.broken.clone()).collect(),
+            way: Vec::new(),
+            distinct_states: outcome.distinct_states,
+            represented_states: outcome.represented_states,
+            transitions: outcome.transitions,
+            seconds,
+            reached: outcome.reached.clone(),
+            missed: missing(config.reaches, &outcome.reached),
+            cut: outcome.cut,
+        }
+    }
+
+    /// Of a study.
+    pub fn of_study(study: &Study, found: Found, seconds: f64) -> Self {
+        let (violations, way) = found.violation.unwrap_or_default();
+        Self {
+            name: study.name,
+            bounds: study.bounds.to_owned(),
+            violations,
+            way,
+            distinct_states: found.distinct_states,
+            represented_states: found.distinct_states,
+            transitions: found.transitions,
+            seconds,
+            missed: missing(study.reaches, &found.reached),
+            reached: found.reached,
+            cut: found.cut,
+        }
+    }
+
+    /// Whether everything held and everything promised was met.
+    pub const fn is_fine(&self) -> bool {
+        self.violations.is_empty() && self.missed.is_empty() && !self.cut
+    }
+}
+
+/// What was promised and not met.
+fn missing(promised: &[&'static str], reached: &BTreeSet<&'static str>) -> Vec<&'static str> {
+    promised.iter().copied().filter(|name| !reached.contains(name)).collect()
+}
+
+/// Every claim, of the page-view machine and of studies, in the order of spec/invariants.md.
+pub fn claims() -> Vec<Claim> {
+    let views =
+        INVARIANTS.iter().map(|invariant| Claim { id: invariant.id, sentence: invariant.sentence });
+    let studied = STUDIES.iter().flat_map(|study| study.claims.iter().copied());
+    let mut claims: Vec<Claim> = views.chain(studied).collect();
+    claims.sort_by_key(|claim| {
+        let (letter, number) = claim.id.split_at(1);
+        ("CIFLS".find(letter), number.parse::<u32>().ok())
+    });
+    claims
+}
+
+/// Every machine that is wrong on purpose: its name, what is wrong, and what must catch it.
+pub fn wrong_machines() -> Vec<(&'static str, &'static str, &'static [&'static str])> {
+    let views = MUTANTS.iter().map(|entry| (entry.name, entry.sentence, entry.caught_by));
+    let studied = STUDIES.iter().flat_map(|study| study.wrongs);
+    views.chain(studied.map(|wrong| (wrong.name, wrong.sentence, wrong.caught_by))).collect()
+}
+
+/// The claims that nothing wrong was caught by.
 pub fn without_mutant(caught_by: &BTreeSet<&str>) -> Vec<&'static str> {
-    INVARIANTS.iter().map(|invariant| invariant.id).filter(|id| !caught_by.contains(id)).collect()
+    claims().into_iter().map(|claim| claim.id).filter(|id| !caught_by.contains(id)).collect()
 }
 
-/// One configuration in one line.
-pub fn line(config: &Config, outcome: &Outcome, seconds: f64) -> String {
-    let verdict = match &outcome.violation {
-        Some(violation) => format!("BROKEN: {}", violation.broken.join(", ")),
-        None if outcome.cut => "cut short".to_owned(),
-        None => "every invariant holds".to_owned(),
-    };
-    let missed = missed(config, outcome);
-    let missed = if missed.is_empty() { String::new() } else { format!("; MISSED: {missed:?}") };
-    format!(
-        "{:8} {} states for {}, {} transitions, {seconds:.2} s: {verdict}{missed}",
-        config.name, outcome.distinct_states, outcome.represented_states, outcome.transitions
-    )
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, distinct_states, represented_states, transitions, seconds, .. } = self;
+        write!(f, "{name:12} {distinct_states} states for {represented_states}, ")?;
+        write!(f, "{transitions} transitions, {seconds:.2} s: ")?;
+        match (self.violations.as_slice(), self.cut) {
+            ([], false) => write!(f, "every invariant holds")?,
+            ([], true) => write!(f, "cut short")?,
+            (broken, _) => write!(f, "BROKEN: {}", broken.join(", "))?,
+        }
+        if !self.way.is_empty() {
+            write!(f, " after {}", self.way.join("; "))?;
+        }
+        if self.missed.is_empty() { Ok(()) } else { write!(f, "; MISSED: {:?}", self.missed) }
+    }
 }
 
-/// The results of `check` as one JSON object: of one configuration, or sums over all.
-pub fn check_json(results: &[(&Config, Outcome, f64)]) -> String {
-    let sum = |of: fn(&Outcome) -> u64| results.iter().map(|(_, outcome, _)| of(outcome)).sum();
-    let states: u64 = sum(|outcome| outcome.distinct_states);
-    let represented: u64 = sum(|outcome| outcome.represented_states);
-    let transitions: u64 = sum(|outcome| outcome.transitions);
-    let seconds: f64 = results.iter().map(|(_, _, seconds)| seconds).sum();
-    let names: Vec<&str> = results.iter().map(|(config, ..)| config.name).collect();
-    let bounds: Vec<String> = results.iter().map(|(config, ..)| config.bounds()).collect();
-    let violations = results.iter().filter_map(|(_, outcome, _)| outcome.violation.as_ref());
-    let violations: Vec<&str> = violations.flat_map(|found| found.broken.clone()).collect();
-    let reached: BTreeSet<&str> =
-        results.iter().flat_map(|(_, outcome, _)| outcome.reached.iter().copied()).collect();
-    let missed: Vec<&str> =
-        results.iter().flat_map(|(config, outcome, _)| missed(config, outcome)).collect();
-    let reached: Vec<&str> =
-        SOMETIMES.iter().map(|(name, _)| *name).filter(|name| reached.contains(name)).collect();
+/// The results of `check` as one JSON object: of one row, or sums over all.
+pub fn check_json(rows: &[Row]) -> String {
+    let sum = |of: fn(&Row) -> u64| rows.iter().map(of).sum::<u64>();
+    let transitions = sum(|row| row.transitions);
+    let seconds: f64 = rows.iter().map(|row| row.seconds).sum();
+    let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+    let bounds: Vec<&str> = rows.iter().map(|row| row.bounds.as_str()).collect();
+    let violations: Vec<&str> = rows.iter().flat_map(|row| row.violations.clone()).collect();
+    let reached: BTreeSet<&str> = rows.iter().flat_map(|row| row.reached.clone()).collect();
+    let missed: Vec<&str> = rows.iter().flat_map(|row| row.missed.clone()).collect();
     format!(
-        "{{\"configuration\":{},\"bounds\":{},\"violations\":{},\"distinct_states\":{states},\
-         \"represented_states\":{represented},\"transitions\":{transitions},\
+        "{{\"configuration\":{},\"bounds\":{},\"violations\":{},\"distinct_states\":{},\
+         \"represented_states\":{},\"transitions\":{transitions},\
          \"seconds\":{seconds:.3},\"transitions_per_second\":{:.0},\"sometimes_reached\":{},\
          \"sometimes_missed\":{}{}}}",
         text(&names.join(" ")),
         text(&bounds.join("; ")),
         list(&violations),
+        sum(|row| row.distinct_states),
+        sum(|row| row.represented_states),
         transitions as f64 / seconds.max(f64::EPSILON),
-        list(&reached),
+        list(&reached.into_iter().collect::<Vec<_>>()),
         list(&missed),
-        tlc(results)
+        tlc(rows)
     )
 }
 
 /// What TLC found, where it explored the same configuration: tests compare them, live.
-fn tlc(results: &[(&Config, Outcome, f64)]) -> String {
-    let [(config, ..)] = results else { return String::new() };
-    let found = spec::tlc_distinct_states().find(|(name, _)| *name == config.name);
+fn tlc(rows: &[Row]) -> String {
+    let [row] = rows else { return String::new() };
+    let found = spec::tlc_distinct_states().find(|(name, _)| *name == row.name);
     found.map_or_else(String::new, |(_, states)| format!(",\"tlc_distinct_states\":{states}"))
 }
 
@@ -80,9 +166,9 @@ pub fn mutants_json(survivors: &[&str], unproven: &[&str]) -> String {
     format!(
         "{{\"mutants\":{},\"caught\":{},\"invariants\":{},\"survivors\":{},\
          \"invariants_without_mutant\":{}}}",
-        MUTANTS.len(),
-        MUTANTS.len() - names.len(),
-        INVARIANTS.len(),
+        wrong_machines().len(),
+        wrong_machines().len() - names.len(),
+        claims().len(),
         list(&names),
         list(unproven)
     )

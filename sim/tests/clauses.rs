@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use sim::config::{ALL_ASKS, Config, PAGE};
 use sim::event::{Ask, Event, PageRef, Term};
-use sim::invariant::INVARIANTS;
-use sim::mutant::MUTANTS;
+use sim::report::{claims, wrong_machines};
 use sim::table::{STATES, after, event_name, name};
 use sim::world::{World, play};
 use view_core::{PageState, Perm};
@@ -17,13 +16,24 @@ fn invariants_md_has_the_rows_of_the_list_and_no_other() {
     let rows = spec::rows(spec::INVARIANTS).filter(|row| row.len() == 4);
     let rows: Vec<Vec<&str>> = rows.skip_while(|row| row[0] != "C1").collect();
     let ids: Vec<&str> = rows.iter().map(|row| row[0]).collect();
-    assert_eq!(ids, INVARIANTS.iter().map(|invariant| invariant.id).collect::<Vec<_>>());
-    for (row, invariant) in rows.iter().zip(INVARIANTS) {
-        assert_eq!(row[1], invariant.sentence, "{}", invariant.id);
-        let catches = MUTANTS.iter().filter(|entry| entry.caught_by.contains(&invariant.id));
-        let catches: Vec<&str> = catches.map(|entry| entry.name).collect();
-        assert_eq!(row[3], catches.join(", "), "mutants of {}", invariant.id);
+    assert_eq!(ids, claims().iter().map(|claim| claim.id).collect::<Vec<_>>());
+    for (row, claim) in rows.iter().zip(claims()) {
+        assert_eq!(row[1], claim.sentence, "{}", claim.id);
+        let wrong = wrong_machines().into_iter();
+        let catches = wrong.filter(|(_, _, caught_by)| caught_by.contains(&claim.id));
+        let catches: Vec<&str> = catches.map(|(name, ..)| name).collect();
+        assert_eq!(row[3], catches.join(", "), "mutants of {}", claim.id);
     }
+}
+
+#[test]
+fn invariants_md_says_of_each_wrong_machine_what_is_wrong() {
+    let rows = spec::rows(spec::INVARIANTS).filter(|row| row.len() == 2 && row[0] != "mutant");
+    let rows = rows.filter(|row| !row[0].starts_with('-'));
+    let written: Vec<(&str, &str)> = rows.map(|row| (row[0], row[1])).collect();
+    let listed: Vec<(&str, &str)> =
+        wrong_machines().into_iter().map(|(name, sentence, _)| (name, sentence)).collect();
+    assert_eq!(written, listed);
 }
 
 /// A world in which everything may happen, so that no bound refuses anything.
