@@ -84,6 +84,8 @@ pub struct World<'t> {
     pub first_frame: [Option<Phys>; PAGES],
     /// A wrong platform's flush that is still to come.
     pub flush_due: bool,
+    /// What a store in private writes, if not something new: two runs may differ in it.
+    pub writes: Option<Plain>,
 }
 
 /// Plays a trace on a new world and hands the world over.
@@ -125,6 +127,7 @@ impl<'t> World<'t> {
             just: Just::default(),
             first_frame: [None; PAGES],
             flush_due: false,
+            writes: None,
         }
     }
 
@@ -220,7 +223,8 @@ impl<'t> World<'t> {
             self.used[0] += 1;
             let ghost = &mut self.ghosts[page.index()];
             let open = ghost.consent.is_some();
-            let plain = if open { Plain::Shared(number) } else { Plain::Secret(number) };
+            let private = self.writes.unwrap_or(Plain::Secret(number));
+            let plain = if open { Plain::Shared(number) } else { private };
             ghost.latest = Bytes::Plain(plain);
             self.machine.put(place, Bytes::Plain(plain));
             let own_again = self.ghosts[page.index()].reclaimed && !open;
