@@ -187,6 +187,23 @@ pub enum Event {
     Restart,
 }
 
+impl Event {
+    /// Whether the rows of the core's table, and what is handed over, are certainly as before.
+    pub(crate) const fn leaves_rows(self) -> bool {
+        matches!(
+            self,
+            Self::GuestLoad(..)
+                | Self::GuestStore(..)
+                | Self::ManageLoad(..)
+                | Self::ManageStore(..)
+                | Self::ManageMap(_)
+                | Self::Offer(..)
+                | Self::Retract(..)
+                | Self::Tick
+        )
+    }
+}
+
 impl fmt::Display for PageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.vm, self.gfn)

@@ -18,9 +18,9 @@ use crate::mutant::Mutant;
 use crate::path;
 use crate::seen::Seen;
 use crate::sometimes::{SOMETIMES, Sometimes};
-use crate::state::{State, resume};
-use crate::symmetry::Symmetry;
-use crate::world::{World, play};
+use crate::state::State;
+use crate::symmetry::{Canonical, Symmetry};
+use crate::world::{World, play, roam};
 
 /// What an exploration found.
 #[derive(Clone, Debug, Default)]
@@ -159,6 +159,8 @@ struct Shard {
 #[derive(Debug, Default)]
 struct Ahead {
     found: [Vec<Found>; WORKERS],
+    /// What the events of one state lead to.
+    next: Vec<Found>,
     transitions: u64,
     reached: BTreeSet<&'static str>,
     broken: Option<(Way, Vec<&'static str>)>,
@@ -296,34 +298,60 @@ impl<'a> Search<'a> {
     fn look(&self, part: &[Waiting], shards: &[Shard; WORKERS], promises: &Promises) -> Ahead {
         let Hunt { config, mutant, .. } = *self.hunt;
         let (mut ahead, mut promises) = (Ahead::default(), promises.clone());
-        for Waiting { number, state } in part {
-            let events = resume(config, mutant, state, |world| world.enabled());
-            let oracle = Lockstep::of(config, state);
-            for (event, at) in events.into_iter().zip(0..) {
-                let way = Way { from: *number, event: at };
-                ahead.transitions += 1;
-                resume(config, mutant, state, |world| {
-                    world.apply(event);
-                    let canonical = self.symmetry.canonical(world.state_now());
-                    let name = fingerprint(&canonical.state);
-                    let shard = shard_of(name);
-                    let new = !shards[shard].seen.contains(name);
-                    promises.note(world, &mut ahead.reached);
-                    let looks = if new { Looks::AtState } else { Looks::AtEvent };
-                    let broken = self.hunt.broken(&oracle, event, world, looks);
-                    if let Some(broken) = broken {
-                        ahead.broken = Some((way, broken));
-                    } else if new {
-                        let (represents, state) = (canonical.represents, canonical.state);
-                        ahead.found[shard].push(Found { name, way, represents, state });
-                    }
-                });
+        roam(config, mutant, |world| {
+            for waiting in part {
+                self.look_from(waiting, shards, world, &mut promises, &mut ahead);
                 if ahead.broken.is_some() {
-                    return ahead;
+                    break;
                 }
             }
-        }
+        });
         ahead
+    }
+
+    /// What every event of a state leads to: first its name, then, if it is new, more.
+    fn look_from(
+        &self,
+        waiting: &Waiting,
+        shards: &[Shard; WORKERS],
+        world: &mut World<'_>,
+        promises: &mut Promises,
+        ahead: &mut Ahead,
+    ) {
+        let mark = world.mark_at(&waiting.state);
+        let oracle = Lockstep::of(self.hunt.config, &waiting.state);
+        let events = world.enabled();
+        ahead.next.clear();
+        for (event, at) in events.iter().zip(0..) {
+            ahead.transitions += 1;
+            let way = Way { from: waiting.number, event: at };
+            world.apply(*event);
+            promises.note(world, &mut ahead.reached);
+            if self.hunt.broken(&oracle, *event, world, Looks::AtEvent).is_some() {
+                let broken = self.hunt.broken(&oracle, *event, world, Looks::AtState);
+                ahead.broken = broken.map(|broken| (way, broken));
+                return;
+            }
+            let state = world.state_after(&mark, *event);
+            world.back(&mark, *event);
+            if state != mark.state {
+                let Canonical { state, represents } = self.symmetry.canonical(state);
+                let name = fingerprint(&state);
+                ahead.next.push(Found { name, way, represents, state });
+            }
+        }
+        // Looked up together, so that the waits for memory overlap.
+        ahead.next.retain(|found| !shards[shard_of(found.name)].seen.contains(found.name));
+        for found in std::mem::take(&mut ahead.next) {
+            let event = events[usize::from(found.way.event)];
+            world.apply(event);
+            if let Some(broken) = self.hunt.broken(&oracle, event, world, Looks::AtState) {
+                ahead.broken = Some((found.way, broken));
+                return;
+            }
+            world.back(&mark, event);
+            ahead.found[shard_of(found.name)].push(found);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Storage(heapless::Vec<Life, LIVES>);
 pub type Vms<'s> = heapless::Vec<[Vm<'s>; VMS], LIVES>;
 
 /// The core's storage for one life of the host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Life {
     pub(crate) slots: [[Slot; VM_PAGES]; VMS],
     pub(crate) owners: [Owner; FRAMES],
@@ -33,10 +33,8 @@ pub(crate) struct Life {
 }
 
 /// What the core knows in one life of the host, as words. Zeroes are a new host.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lives {
-    /// Which life; the others are new.
-    pub life: usize,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
     /// One row a page.
     pub rows: [[u64; 4]; PAGES],
     /// One deadline a page.
@@ -48,30 +46,43 @@ pub struct Lives {
 }
 
 impl Life {
-    fn resumed(words: &Lives) -> Self {
-        let at = |vm: usize, page: usize| vm * VM_PAGES + page;
-        Self {
-            slots: array::from_fn(|vm| {
-                array::from_fn(|page| Slot::from_words(words.rows[at(vm, page)]))
-            }),
-            owners: words.owners.map(Owner::from_word),
-            leases: array::from_fn(|vm| {
-                array::from_fn(|page| Lease::from_words(words.leases[at(vm, page)]))
-            }),
+    fn put(&self, vms: &[Vm<'_>; VMS], tables: &Tables) {
+        let slots = self.slots.iter().flatten().zip(tables.rows);
+        slots.for_each(|(slot, words)| slot.put_words(words));
+        let leases = self.leases.iter().flatten().zip(tables.leases);
+        leases.for_each(|(lease, words)| lease.put_words(words));
+        let owners = self.owners.iter().zip(tables.owners);
+        owners.for_each(|(owner, word)| owner.put_word(word));
+        vms.iter().zip(tables.vms).for_each(|(vm, words)| vm.put_words(words));
+    }
+
+    fn tables(&self, vms: &[Vm<'_>; VMS]) -> Tables {
+        let at = |at: usize| (at / VM_PAGES, at % VM_PAGES);
+        let row = |page| {
+            let (vm, page) = at(page);
+            self.slots[vm][page].words()
+        };
+        let lease = |page| {
+            let (vm, page) = at(page);
+            self.leases[vm][page].words()
+        };
+        Tables {
+            rows: array::from_fn(row),
+            leases: array::from_fn(lease),
+            owners: array::from_fn(|frame| self.owners[frame].word()),
+            vms: array::from_fn(|vm| vms[vm].words()),
         }
     }
 }
 
 impl Storage {
-    /// Storage that holds the words of one life, and zeroes for the others that there can be.
-    pub fn resumed(config: &Config, words: &Lives) -> Self {
-        let zeroes = Lives::default();
-        let life = |life| Life::resumed(if life == words.life { words } else { &zeroes });
-        Self((0..=usize::from(config.restarts)).map(life).collect())
+    /// Zeroed storage for every life that there can be.
+    pub fn new(config: &Config) -> Self {
+        Self((0..=config.restarts).map(|_| Life::default()).collect())
     }
 
     /// One VM a life and number. A sound host begins a new epoch with every life.
-    pub fn vms(&self, config: &Config, mutant: Option<Mutant>, words: &Lives) -> Vms<'_> {
+    pub fn vms(&self, config: &Config, mutant: Option<Mutant>) -> Vms<'_> {
         let keeps_epoch = mutant == Some(Mutant::KeepsEpoch);
         let lives = self.0.iter().enumerate();
         lives
@@ -88,11 +99,28 @@ impl Storage {
                         masks: &[],
                         replicas_max: u64::from(config.replicas),
                     };
-                    let words = if life == words.life { words.vms[vm] } else { [0; 3] };
-                    Vm::resume(config, words).expect("as many rows as pages")
+                    Vm::new(config).expect("as many rows as pages, all zeroed")
                 })
             })
             .collect()
+    }
+
+    /// Puts words into one life's tables; later lives are new again.
+    pub(crate) fn put(&self, vms: &Vms<'_>, life: usize, tables: &Tables) {
+        self.put_now(vms, life, tables);
+        for (later, vms) in self.0.iter().zip(vms).skip(life + 1) {
+            later.put(vms, &Tables::default());
+        }
+    }
+
+    /// Puts words into one life's tables; there is no later life.
+    pub(crate) fn put_now(&self, vms: &Vms<'_>, life: usize, tables: &Tables) {
+        self.0[life].put(&vms[life], tables);
+    }
+
+    /// The words of one life's tables.
+    pub(crate) fn tables(&self, vms: &Vms<'_>, life: usize) -> Tables {
+        self.0[life].tables(&vms[life])
     }
 
     /// A page's row in one life of the host.

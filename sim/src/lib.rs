@@ -19,6 +19,7 @@ pub mod host;
 pub mod invariant;
 pub mod lockstep;
 pub mod machine;
+pub mod mark;
 pub mod mutant;
 pub mod obliging;
 mod path;

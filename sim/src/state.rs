@@ -13,10 +13,10 @@ use crate::bytes::Bytes;
 use crate::config::Config;
 use crate::event::{Ask, PageRef, Phys, Term};
 use crate::flight::{ANSWERS, Answer, Flight, PLANS};
-use crate::host::{Lives, Storage};
-use crate::machine::{CPUS, FRAMES, KNOWN, PAGES, PLACES, REPLICAS, Tlb, VM_PAGES, VMS};
+use crate::host::Tables;
+use crate::machine::{CPUS, FRAMES, KNOWN, Noted, PAGES, PLACES, REPLICAS, Tlb, VM_PAGES, VMS};
 use crate::mutant::Mutant;
-use crate::world::{Ghost, World};
+use crate::world::{Ghost, Just, World, roam};
 
 /// Where a byte names nothing.
 pub(crate) const NONE: u8 = u8::MAX;
@@ -144,8 +144,14 @@ const fn term_of(code: u8) -> Option<Term> {
     }
 }
 
-fn place_code(place: Option<Phys>) -> u8 {
+pub(crate) fn place_code(place: Option<Phys>) -> u8 {
     place.map_or(0, |place| 1 + small(place.index()))
+}
+
+/// The role and the page of a frame.
+pub(crate) fn owner_code(word: u64) -> u8 {
+    let page = (word >> 8 & 0xff) * VM_PAGES as u64 + (word >> 24);
+    if word & 3 == 0 { 0 } else { low(word & 3) | low(page) << 2 }
 }
 
 fn place_of(code: u8) -> Option<Phys> {
@@ -202,9 +208,7 @@ impl World<'_> {
     fn take_tables(&self, state: &mut State) {
         let life = self.storage.life(self.life);
         for (to, owner) in state.owners.iter_mut().zip(&life.owners) {
-            let word = owner.word();
-            let index = (word >> 8 & 0xff) * VM_PAGES as u64 + (word >> 24);
-            *to = if word & 3 == 0 { 0 } else { low(word & 3) | low(index) << 2 };
+            *to = owner_code(owner.word());
         }
         for (vm, _) in self.config.pages.iter().enumerate() {
             let [building, replicas, stopped] = self.vms[self.life][vm].words();
@@ -327,8 +331,20 @@ impl FlightState {
     }
 }
 
-/// The core's words for one life.
-pub(crate) fn words(state: &State) -> Lives {
+impl State {
+    /// Whether a batch is under way on a CPU.
+    pub const fn flies(&self, cpu: usize) -> bool {
+        self.flights[cpu].is_some()
+    }
+
+    /// Whether the clock ticked, and whether a wrong platform owes a flush.
+    pub(crate) const fn flags(&self) -> (bool, bool) {
+        (self.flags & 1 != 0, self.flags & 2 != 0)
+    }
+}
+
+/// The core's tables, before the claims of batches under way.
+pub(crate) fn tables(state: &State) -> Tables {
     let page = |at: usize| {
         let open = state.rows[at] & 0xf == 6;
         let lease = if open { at % VM_PAGES } else { usize::from(NONE) };
@@ -357,8 +373,7 @@ pub(crate) fn words(state: &State) -> Lives {
         let count = u64::from(building & 0x7f);
         [count | launched, u64::from(state.replicas[vm]), u64::from(state.stopped[vm])]
     };
-    Lives {
-        life: usize::from(state.life),
+    Tables {
         rows: std::array::from_fn(page),
         leases: std::array::from_fn(lease),
         owners: std::array::from_fn(owner),
@@ -373,17 +388,19 @@ pub fn resume<R>(
     state: &State,
     then: impl FnOnce(&mut World<'_>) -> R,
 ) -> R {
-    let words = words(state);
-    let storage = Storage::resumed(config, &words);
-    let vms = storage.vms(config, mutant, &words);
-    let mut world = World::new(config, mutant, &storage, &vms);
-    world.go_on(state);
-    then(&mut world)
+    roam(config, mutant, |world| {
+        world.go_to(state);
+        then(world)
+    })
 }
 
 impl World<'_> {
-    /// Everything but the core's tables.
-    fn go_on(&mut self, state: &State) {
+    /// Goes on from a state of the same configuration, wherever this run is.
+    pub fn go_to(&mut self, state: &State) {
+        // What batches hold is given back first: it is overwritten here.
+        self.flights = [None, None];
+        self.life = usize::from(state.life);
+        self.storage.put(self.vms, self.life, &tables(state));
         let machine = &mut self.machine;
         machine.memory = state.memory.map(Bytes::from_term);
         machine.handed = state.handed.map(Bytes::from_term);
@@ -397,18 +414,24 @@ impl World<'_> {
         }
         machine.replica_of =
             state.replica_of.map(|of| Some(PageRef::at(usize::from(of.checked_sub(1)?))));
+        machine.known.clear();
         for term in state.known.into_iter().take_while(|term| *term != 0) {
             if let Bytes::Sealed(seal) = Bytes::from_term(term) {
                 machine.known.push(seal).expect("as many as before");
             }
         }
-        self.life = usize::from(state.life);
         self.ghosts = std::array::from_fn(|at| Ghost::resumed(state, at));
         self.first_frame = state.first_frame.map(place_of);
         self.launched = state.launched.map(|launched| launched != 0);
         self.used = state.used;
-        self.ticked = state.flags & 1 != 0;
-        self.flush_due = state.flags & 2 != 0;
+        (self.ticked, self.flush_due) = state.flags();
+        self.just = Just::default();
+        self.machine.noted = Noted::default();
+        self.fly(state);
+    }
+
+    /// The batches that were under way.
+    pub(crate) fn fly(&mut self, state: &State) {
         for (cpu, flight) in state.flights.iter().enumerate() {
             if flight.is_some() {
                 self.fly_again(cpu, flight);

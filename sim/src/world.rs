@@ -9,7 +9,7 @@ use crate::bytes::{Bytes, Plain};
 use crate::config::Config;
 use crate::event::{Ask, Event, Handed, PageRef, Phys, Term};
 use crate::flight::Flight;
-use crate::host::{Lives, Storage, Vms, frame, gfn};
+use crate::host::{Storage, Vms, frame, gfn};
 use crate::machine::{CPUS, Machine, Noted, PAGES, VMS};
 use crate::mutant::Mutant;
 
@@ -95,14 +95,23 @@ pub fn play<R>(
     trace: impl IntoIterator<Item = Event>,
     then: impl FnOnce(&mut World<'_>) -> R,
 ) -> R {
-    let new = Lives::default();
-    let storage = Storage::resumed(config, &new);
-    let vms = storage.vms(config, mutant, &new);
-    let mut world = World::new(config, mutant, &storage, &vms);
-    for event in trace {
-        world.apply(event);
-    }
-    then(&mut world)
+    roam(config, mutant, |world| {
+        for event in trace {
+            world.apply(event);
+        }
+        then(world)
+    })
+}
+
+/// Hands over a new world, which can also [go to](World::go_to) any state.
+pub fn roam<R>(
+    config: &Config,
+    mutant: Option<Mutant>,
+    then: impl FnOnce(&mut World<'_>) -> R,
+) -> R {
+    let storage = Storage::new(config);
+    let vms = storage.vms(config, mutant);
+    then(&mut World::new(config, mutant, &storage, &vms))
 }
 
 impl<'t> World<'t> {
@@ -209,7 +218,9 @@ impl<'t> World<'t> {
             Event::Tick => self.ticked = true,
             Event::Restart => self.restart(),
         }
-        self.watch();
+        if !event.leaves_rows() {
+            self.watch();
+        }
     }
 
     fn guest(&mut self, cpu: u8, page: PageRef, store: bool) {

@@ -149,6 +149,13 @@ impl<'s> Vm<'s> {
         Ok(Self { config, building, replicas, stopped })
     }
 
+    /// Makes of the VM what [`words`](Self::words) found, as [`Slot::put_words`] does a row.
+    pub fn put_words(&self, words: [u64; 3]) {
+        for (to, word) in [&self.building, &self.replicas, &self.stopped].into_iter().zip(words) {
+            to.store(word, Ordering::Release);
+        }
+    }
+
     /// What [`resume`](Self::resume) needs beside rows and lists: pages being built and whether the
     /// VM is launched, replicas, and what stopped it.
     pub fn words(&self) -> [u64; 3] {

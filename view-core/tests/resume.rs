@@ -72,11 +72,11 @@ impl Storage {
 
     /// The same words in another place.
     fn moved(&self) -> Self {
-        Self {
-            slots: self.slots.each_ref().map(|slot| Slot::from_words(slot.words())),
-            owners: self.owners.each_ref().map(|owner| Owner::from_word(owner.word())),
-            leases: self.leases.each_ref().map(|lease| Lease::from_words(lease.words())),
-        }
+        let new = Self::default();
+        self.slots.iter().zip(&new.slots).for_each(|(from, to)| to.put_words(from.words()));
+        self.owners.iter().zip(&new.owners).for_each(|(from, to)| to.put_word(from.word()));
+        self.leases.iter().zip(&new.leases).for_each(|(from, to)| to.put_words(from.words()));
+        new
     }
 }
 

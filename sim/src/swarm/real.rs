@@ -22,7 +22,7 @@ use crate::bytes::{Bytes, Plain, Seal};
 use crate::config::Config;
 use crate::event::{Event, FaultTime, Handed, PageRef, Phys};
 use crate::flight::PLANS;
-use crate::host::{Lives, Storage, Vms, decide, frame, gfn};
+use crate::host::{Storage, Vms, decide, frame, gfn};
 use crate::machine::{CPUS, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::software::{Software, StreamCiphers};
@@ -71,9 +71,8 @@ pub fn compare(
     mutant: Option<Mutant>,
     events: impl IntoIterator<Item = Event>,
 ) -> Result<Agreed, Differs> {
-    let new = Lives::default();
-    let storage = Storage::resumed(config, &new);
-    let vms = storage.vms(config, None, &new);
+    let storage = Storage::new(config);
+    let vms = storage.vms(config, None);
     let mut twin = Twin::new(config, &vms);
     let events = config.setup().into_iter().chain(events);
     play(config, mutant, [], |world| {
