@@ -134,7 +134,16 @@ impl World<'_> {
             Event::Hand(page, _) => {
                 state.handed[page.index()] = self.machine.handed[page.index()].term();
             }
-            _ => return self.state_now(),
+            Event::GuestStore(..)
+            | Event::ManageMap(_)
+            | Event::Claim(_)
+            | Event::Begin(..)
+            | Event::Join(..)
+            | Event::Step(_)
+            | Event::Drop(_)
+            | Event::Fault(..)
+            | Event::Tick
+            | Event::Restart => return self.state_now(),
         }
         state
     }
