@@ -105,18 +105,18 @@ impl Bytes {
     /// The bytes as a number that fits a packed state: below 2^31 for plain ones. What
     /// explorations have no room for (seven versions, three epochs, four pages a VM, two VMs)
     /// would be folded; their bounds forbid it.
-    pub fn term(self) -> u32 {
+    pub const fn term(self) -> u32 {
         let seal = match self {
-            Self::Plain(plain) => return u32::from(plain.packed()),
+            Self::Plain(plain) => return plain.packed() as u32,
             Self::Sealed(seal) => seal,
         };
         let Label { vm, epoch, gfn, version, stream } = seal.label;
-        let label = u32::from(vm & 1) << 30
-            | u32::from(gfn & 3) << 28
-            | u32::from(epoch & 3) << 26
-            | u32::from(version & 7) << 23
+        let label = (vm as u32 & 1) << 30
+            | (gfn as u32 & 3) << 28
+            | (epoch as u32 & 3) << 26
+            | (version as u32 & 7) << 23
             | (stream as u32) << 21;
-        SEALED | label | u32::from(seal.terms & 0x7f) << 14 | u32::from(seal.inner.packed())
+        SEALED | label | (seal.terms as u32 & 0x7f) << 14 | seal.inner.packed() as u32
     }
 
     /// The bytes of a [`term`](Self::term).
@@ -154,6 +154,17 @@ impl Bytes {
             inner: Plain::unpacked(inner),
         })
     }
+}
+
+/// The [term](Bytes::term) of a [packed](Bytes::packed) number.
+pub(crate) fn term_of_packed(word: u64) -> u32 {
+    let [inner, terms, stream, version, gfn, epoch, vm, sealed] = word.to_le_bytes().map(u32::from);
+    if sealed == 0 {
+        return inner;
+    }
+    let page = (vm - 1 & 1) << 30 | (gfn & 3) << 28;
+    let sealing = (epoch & 3) << 26 | (version & 7) << 23 | (stream & 3) << 21;
+    SEALED | page | sealing | (terms & 0x7f) << 14 | inner
 }
 
 const fn stream_of(number: u8) -> Stream {

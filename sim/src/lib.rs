@@ -25,6 +25,7 @@ pub mod obliging;
 mod path;
 mod rename;
 pub mod report;
+pub mod resume;
 pub mod seen;
 pub mod shrink;
 mod signature;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::event::{Ask, Event, PageRef};
 use crate::host::LIVES;
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
-use crate::state::{FlightState, State as Packed};
+use crate::state::{FlightState, PageRow, State as Packed};
 use crate::table::{asked, drawn};
 use crate::world::World;
 
@@ -63,9 +63,10 @@ impl Lockstep {
         let mut lockstep = Self { lives: state.life + 1, ..Self::new(config) };
         let host = &mut lockstep.host;
         for page in config.page_refs() {
-            host.rest(number(page), resting(state, page.index()));
+            host.rest(number(page), resting(&state.pages[page.index()]));
         }
-        for (frame, owner) in (0_u8..).zip(state.owners) {
+        for (frame, place) in (0_u8..).zip(&state.places[..FRAMES]) {
+            let owner = place.of;
             let page = owner >> 2;
             host.own(
                 frame,
@@ -77,9 +78,8 @@ impl Lockstep {
                 },
             );
         }
-        for (vm, (building, stopped)) in (0_u8..).zip(state.building.into_iter().zip(state.stopped))
-        {
-            host.set_vm(vm, building >> 7 != 0, stopped != 0);
+        for (vm, row) in (0_u8..).zip(state.vms) {
+            host.set_vm(vm, row.building >> 7 != 0, row.stopped != 0);
         }
         for (cpu, flight) in (0_u8..).zip(&state.flights) {
             lockstep.fly(cpu, flight);
@@ -177,13 +177,13 @@ impl Lockstep {
 }
 
 /// A row of a state, as it was before its claim.
-fn resting(state: &Packed, at: usize) -> Resting {
+fn resting(page: &PageRow) -> Resting {
     const WRITABLE: u32 = 1 << 6;
     const OWES_REPLICA: u32 = 1 << 7;
     const ONCE: u8 = 2;
-    let row = state.rows[at];
+    let row = page.row;
     let rights = if row & WRITABLE == 0 { Rights::Read } else { Rights::ReadWrite };
-    let until = if state.terms[at] & 3 == ONCE { Until::FirstUnmap } else { Until::Closed };
+    let until = if page.terms & 3 == ONCE { Until::FirstUnmap } else { Until::Closed };
     let shown = match row & 0xf {
         0 => State::Free,
         1 => State::Building,
@@ -196,8 +196,8 @@ fn resting(state: &Packed, at: usize) -> Resting {
     };
     Resting {
         state: shown,
-        frame: shown.has_frame().then_some(state.frames[at]),
-        version: u64::from(state.versions[at]),
+        frame: shown.has_frame().then_some(page.frame),
+        version: u64::from(page.version),
         excluded: u64::from(row) & EXCLUDED != 0,
         owes_replica: row & OWES_REPLICA != 0,
     }

@@ -4,12 +4,12 @@
 //! [`World::mark_at`] goes to a state and remembers it, [`World::state_after`] says what an event
 //! made of it, [`World::back`] undoes that event. A test holds each against starting anew.
 
-use crate::bytes::Bytes;
 use crate::event::{Event, Phys};
 use crate::host::Tables;
 use crate::machine::{Machine, PAGES, VMS};
 use crate::mutant::Mutant;
-use crate::state::{State, owner_code, perm_code, place_code, tables};
+use crate::resume::tables;
+use crate::state::{State, owner_code, perm_code, place_code};
 use crate::world::{Ghost, World};
 
 /// What a run goes back to.
@@ -114,14 +114,14 @@ impl World<'_> {
                 let word = self.storage.life(self.life).owners[frame].word();
                 // A frame that a batch has reserved is in the state as it was before.
                 if word != mark.tables.owners[frame] {
-                    state.owners[frame] = owner_code(word);
+                    state.places[frame].of = owner_code(word);
                 }
             }
             Event::LaunchVm(vm) => {
-                let vm = usize::from(vm);
-                state.launched[vm] = u8::from(self.launched[vm]);
+                let row = &mut state.vms[usize::from(vm)];
+                row.launched = u8::from(self.launched[usize::from(vm)]);
                 // No page is being built or about to be, or it would have been refused.
-                state.building[vm] |= state.launched[vm] << 7;
+                row.building |= row.launched << 7;
             }
             Event::GuestStore(cpu, page) if self.mutant != Some(Mutant::FlushesAfterStore) => {
                 self.take_guest_memory(&mut state, cpu, page.index());
@@ -132,7 +132,7 @@ impl World<'_> {
                 self.take_bytes(&mut state);
             }
             Event::Hand(page, _) => {
-                state.handed[page.index()] = self.machine.handed[page.index()].term();
+                state.pages[page.index()].handed = self.machine.handed[page.index()].term();
             }
             Event::GuestStore(..)
             | Event::ManageMap(_)
@@ -150,17 +150,21 @@ impl World<'_> {
 
     fn take_guest_memory(&self, state: &mut State, cpu: u8, page: usize) {
         let cpu = usize::from(cpu);
-        state.tlb_guest[cpu][page] = place_code(self.machine.tlbs[cpu].guest[page]);
+        state.pages[page].tlb[cpu] = place_code(self.machine.tlbs[cpu].guest[page]);
     }
 
     fn take_host_memory(&self, state: &mut State, cpu: u8, place: usize) {
         let cpu = usize::from(cpu);
-        state.tlb_host[cpu][place] = perm_code(self.machine.tlbs[cpu].host[place]);
+        state.places[place].tlb[cpu] = perm_code(self.machine.tlbs[cpu].host[place]);
     }
 
     fn take_bytes(&self, state: &mut State) {
-        state.memory = self.machine.memory.map(Bytes::term);
-        state.latest = self.ghosts.map(|ghost| ghost.latest.term());
+        for (row, bytes) in state.places.iter_mut().zip(self.machine.memory) {
+            row.memory = bytes.term();
+        }
+        for (row, ghost) in state.pages.iter_mut().zip(&self.ghosts) {
+            row.latest = ghost.latest.term();
+        }
         state.used = self.used;
     }
 }

@@ -7,7 +7,8 @@ use crate::event::Event;
 use crate::explore::{Hunt, Way};
 use crate::invariant::Looks;
 use crate::lockstep::Lockstep;
-use crate::state::{State, resume};
+use crate::resume::resume;
+use crate::state::State;
 use crate::symmetry::Symmetry;
 use crate::world::{World, play};
 

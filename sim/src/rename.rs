@@ -3,7 +3,7 @@
 use crate::bytes::{PAGE_BITS, SEALED};
 use crate::event::Ask;
 use crate::machine::{CPUS, FRAMES, PAGES, PLACES, REPLICAS, VM_PAGES, VMS};
-use crate::state::{NONE, State};
+use crate::state::{NONE, PageRow, State};
 
 /// New names of pages.
 #[derive(Clone, Copy, Debug)]
@@ -44,40 +44,29 @@ impl Names {
         if self.same {
             return new;
         }
-        for (old, to) in self.pages.iter().enumerate() {
-            let to = usize::from(*to);
-            new.handed[to] = self.term(state.handed[old]);
-            new.latest[to] = self.term(state.latest[old]);
-            new.tags[to] = self.term(state.tags[old]);
-            new.rows[to] = state.rows[old];
-            new.frames[to] = state.frames[old];
-            new.versions[to] = state.versions[old];
-            new.ghosts[to] = state.ghosts[old];
-            new.highest[to] = state.highest[old];
-            new.terms[to] = state.terms[old];
-            new.guest_table[to] = state.guest_table[old];
-            new.first_frame[to] = state.first_frame[old];
-            for cpu in 0..CPUS {
-                new.tlb_guest[cpu][to] = state.tlb_guest[cpu][old];
-            }
+        for (old, to) in state.pages.iter().zip(self.pages) {
+            new.pages[usize::from(to)] = PageRow {
+                handed: self.term(old.handed),
+                latest: self.term(old.latest),
+                tag: self.term(old.tag),
+                ..*old
+            };
         }
-        for (old, to) in self.vms.iter().enumerate() {
-            let to = usize::from(*to);
-            new.building[to] = state.building[old];
-            new.replicas[to] = state.replicas[old];
-            new.stopped[to] = state.stopped[old];
-            new.launched[to] = state.launched[old];
+        for (old, to) in state.vms.iter().zip(self.vms) {
+            new.vms[usize::from(to)] = *old;
         }
-        new.memory = state.memory.map(|term| self.term(term));
-        let known = state.known.iter().position(|term| *term == 0).unwrap_or(state.known.len());
-        new.known[..known].iter_mut().for_each(|term| *term = self.term(*term));
-        new.known[..known].sort_unstable();
         let page = |page: u8| self.pages[usize::from(page)];
-        new.owners = state.owners.map(|owner| match owner {
-            0 => 0,
-            owner => owner & 3 | page(owner >> 2) << 2,
-        });
-        new.replica_of = state.replica_of.map(|of| of.checked_sub(1).map_or(0, |of| 1 + page(of)));
+        for (place, row) in new.places.iter_mut().enumerate() {
+            row.memory = self.term(row.memory);
+            row.of = match row.of {
+                0 => 0,
+                owner if place < FRAMES => owner & 3 | page(owner >> 2) << 2,
+                of => 1 + page(of - 1),
+            };
+        }
+        let known = &mut new.known[..usize::from(state.seals)];
+        known.iter_mut().for_each(|term| *term = self.term(*term));
+        known.sort_unstable();
         for flight in &mut new.flights {
             let plans = usize::from(flight.plans);
             flight.pages[..plans].iter_mut().for_each(|of| *of = page(*of));
@@ -101,8 +90,10 @@ pub(crate) fn sort_frames(state: &mut State, frames: usize) -> u64 {
     if frames < 2 {
         return 1;
     }
-    let mut keys: [(u128, u8); FRAMES] =
-        std::array::from_fn(|frame| (frame_key(state, frame), byte(frame)));
+    let refers = refers(state);
+    let key =
+        |frame: usize| u128::from(state.places[frame].word()) << 64 | u128::from(refers[frame]);
+    let mut keys: [(u128, u8); FRAMES] = std::array::from_fn(|frame| (key(frame), byte(frame)));
     let keys = &mut keys[..frames];
     if !keys.is_sorted() {
         keys.sort_unstable();
@@ -123,55 +114,41 @@ pub(crate) fn sort_frames(state: &mut State, frames: usize) -> u64 {
 
 /// Sorts the places of the pool.
 pub(crate) fn sort_replicas(state: &mut State) {
-    let key = |place: usize| {
-        let at = FRAMES + place;
-        let tlb: [u8; CPUS] = std::array::from_fn(|cpu| state.tlb_host[cpu][at]);
-        (state.replica_of[place], state.memory[at], state.host_table[at], tlb)
-    };
-    if key(0) > key(1) {
+    let key = |place: usize| (state.places[place].of, state.places[place].word());
+    if key(FRAMES) > key(FRAMES + 1) {
         let mut places: [u8; PLACES] = std::array::from_fn(byte);
         places.swap(FRAMES, FRAMES + 1);
         move_places(state, places);
-        state.replica_of.swap(0, 1);
     }
 }
 
 const _: () = assert!(REPLICAS == 2);
 
-/// Everything that is true of a frame, once pages have names.
-fn frame_key(state: &State, frame: usize) -> u128 {
-    let code = byte(frame) + 1;
-    let is = |of: u8| of == code;
-    let refers = |table: &[u8; PAGES]| bits(table.iter().map(|place| is(*place)));
-    let mut key = Key(0);
-    key.push(state.memory[frame].into(), 32);
-    key.push(u64::from(state.host_table[frame]) << 8 | u64::from(state.owners[frame]), 16);
-    for cpu in 0..CPUS {
-        key.push(state.tlb_host[cpu][frame].into(), 2);
-        key.push(refers(&state.tlb_guest[cpu]), 6);
+/// Who refers to a frame, in bits. With what its place says of it, that is everything that is true
+/// of it, once pages have names.
+fn refers(state: &State) -> [u64; FRAMES] {
+    let mut refers = [0; FRAMES];
+    let mut refer = |frame: u8, bit: usize| {
+        if let Some(word) = refers.get_mut(usize::from(frame)) {
+            *word |= 1_u64 << bit;
+        }
+    };
+    for (at, row) in state.pages.iter().enumerate() {
+        let [first, second] = row.tlb;
+        refer(row.frame, at);
+        for (kind, code) in [row.guest_table, row.first_frame, first, second].iter().enumerate() {
+            refer(code.wrapping_sub(1), (kind + 1) * 8 + at);
+        }
     }
-    key.push(bits(state.frames.iter().map(|of| *of == byte(frame))), 6);
-    key.push(refers(&state.guest_table), 6);
-    key.push(refers(&state.first_frame), 6);
-    for flight in &state.flights {
-        let plans = flight.asks.iter().take(flight.plans.into());
-        key.push(bits(plans.map(|ask| names_frame(*ask) == Some(byte(frame)))), 2);
+    for (number, flight) in state.flights.iter().enumerate() {
+        for (plan, ask) in flight.asks.iter().take(flight.plans.into()).enumerate() {
+            refer(names_frame(*ask).unwrap_or(NONE), 40 + 4 * number + plan);
+        }
     }
-    key.0
+    refers
 }
 
-/// Fields side by side.
-struct Key(u128);
-
-impl Key {
-    const fn push(&mut self, field: u64, width: u32) {
-        self.0 = self.0 << width | field as u128;
-    }
-}
-
-fn bits(flags: impl Iterator<Item = bool>) -> u64 {
-    flags.fold(0, |word, flag| word << 1 | u64::from(flag))
-}
+const _: () = assert!(PAGES <= 8 && CPUS == 2);
 
 /// The frame that an ask is about.
 const fn names_frame(ask: [u8; 2]) -> Option<u8> {
@@ -184,24 +161,18 @@ const fn names_frame(ask: [u8; 2]) -> Option<u8> {
 
 /// Moves frames and replicas: `places` has the new place of each.
 fn move_places(state: &mut State, places: [u8; PLACES]) {
-    let old = *state;
-    let code = |code: u8| code.checked_sub(1).map_or(0, |at| 1 + places[usize::from(at)]);
-    for (from, to) in places.iter().enumerate() {
-        let to = usize::from(*to);
-        state.memory[to] = old.memory[from];
-        state.host_table[to] = old.host_table[from];
-        for cpu in 0..CPUS {
-            state.tlb_host[cpu][to] = old.tlb_host[cpu][from];
-        }
-        if from < FRAMES {
-            state.owners[to] = old.owners[from];
-        }
+    let old = state.places;
+    for (row, to) in old.iter().zip(places) {
+        state.places[usize::from(to)] = *row;
     }
-    state.guest_table = old.guest_table.map(code);
-    state.first_frame = old.first_frame.map(code);
-    state.tlb_guest = old.tlb_guest.map(|tlb| tlb.map(code));
+    let code = |code: u8| code.checked_sub(1).map_or(0, |at| 1 + places[usize::from(at)]);
     let frame = |frame: u8| if frame == NONE { NONE } else { places[usize::from(frame)] };
-    state.frames = old.frames.map(frame);
+    for row in &mut state.pages {
+        row.guest_table = code(row.guest_table);
+        row.first_frame = code(row.first_frame);
+        row.tlb = row.tlb.map(code);
+        row.frame = frame(row.frame);
+    }
     for flight in &mut state.flights {
         for ask in flight.asks.iter_mut().take(flight.plans.into()) {
             if let Some(of) = names_frame(*ask) {

@@ -9,8 +9,10 @@
 //! Names that no guest and no manager can tell apart are dropped without being counted: which CPU
 //! remembers what, which place of the pool holds a replica, on which CPU a lone batch runs.
 
+use std::cmp::Ordering;
+
 use crate::config::Config;
-use crate::machine::{FRAMES, PAGES, VM_PAGES, VMS};
+use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::rename::{Names, sort_frames, sort_replicas};
 use crate::signature::{signatures, untouched, vm_signature};
@@ -56,7 +58,7 @@ impl Symmetry {
             state.flights.swap(0, 1);
         }
         if !self.renames {
-            return Canonical { state: self.least(&state, false).0, represents: 1 };
+            return Canonical { state: self.least(state, false).0, represents: 1 };
         }
         // A page that is alone needs no description.
         let alone = self.pages.iter().sum::<usize>() == 1;
@@ -68,7 +70,7 @@ impl Symmetry {
             for first in orders(vms[0]) {
                 for second in orders(vms[1]) {
                     let names = Names::new(vms, [first, second]);
-                    let (least, ways) = self.least(&names.renamed(&state), true);
+                    let (least, ways) = self.least(names.renamed(&state), true);
                     best = Some(match best {
                         Some((found, so_far)) if found == least => (found, so_far + ways),
                         Some((found, so_far)) if found < least => (found, so_far),
@@ -99,7 +101,7 @@ impl Symmetry {
         signatures: &[[u64; VM_PAGES]; VMS],
     ) -> impl Iterator<Item = [usize; VMS]> + use<> {
         let swappable = self.pages[0] == self.pages[1];
-        let [first, second] = [0, 1].map(|vm| vm_signature(state, vm, &signatures[vm]));
+        let [first, second] = [0, 1].map(|vm| vm_signature(state.vms[vm], &signatures[vm]));
         let straight = !swappable || first <= second;
         let turned = swappable && second <= first;
         let orders = [(straight, [0, 1]), (turned, [1, 0])];
@@ -108,29 +110,64 @@ impl Symmetry {
 
     /// The least state over CPUs, frames and places of the pool, and in how many ways frames lead
     /// to it.
-    fn least(&self, state: &State, frames: bool) -> (State, u64) {
-        let sorted = |mut state: State| {
-            sort_replicas(&mut state);
-            let ways = if frames { sort_frames(&mut state, self.frames) } else { 1 };
-            (state, ways)
+    fn least(&self, mut state: State, frames: bool) -> (State, u64) {
+        let sorted = |state: &mut State| {
+            sort_replicas(state);
+            if frames { sort_frames(state, self.frames) } else { 1 }
         };
-        let (straight, ways) = sorted(*state);
-        let alike =
-            state.tlb_guest[0] == state.tlb_guest[1] && state.tlb_host[0] == state.tlb_host[1];
-        if !self.swaps_cpus || alike {
-            return (straight, ways);
+        let order = if self.swaps_cpus { cpu_order(&state) } else { Some(Ordering::Less) };
+        if order == Some(Ordering::Greater) {
+            swap_cpus(&mut state);
         }
-        let mut turned = *state;
-        turned.tlb_guest.swap(0, 1);
-        turned.tlb_host.swap(0, 1);
-        let (turned, turned_ways) = sorted(turned);
-        match straight.cmp(&turned) {
-            std::cmp::Ordering::Less => (straight, ways),
-            std::cmp::Ordering::Greater => (turned, turned_ways),
+        if order.is_some() {
+            let ways = sorted(&mut state);
+            return (state, ways);
+        }
+        let mut turned = state;
+        swap_cpus(&mut turned);
+        let (ways, turned_ways) = (sorted(&mut state), sorted(&mut turned));
+        match state.cmp(&turned) {
+            Ordering::Less => (state, ways),
+            Ordering::Greater => (turned, turned_ways),
             // Frames that swap when CPUs do lead to it in ways of their own.
-            std::cmp::Ordering::Equal => (straight, ways + turned_ways),
+            Ordering::Equal => (state, ways + turned_ways),
         }
     }
+}
+
+/// Which CPU comes first, by what can be said of its memory without naming frames; `Equal` if both
+/// remember the same, `None` if nothing tells them apart.
+fn cpu_order(state: &State) -> Option<Ordering> {
+    let (mut memories, mut alike) = ([0_u64; CPUS], true);
+    for (at, row) in state.pages.iter().enumerate() {
+        let [first, second] = row.tlb;
+        alike &= first == second;
+        for (memory, code) in memories.iter_mut().zip(row.tlb) {
+            let reach = if code == 0 { 0 } else { 1 + u64::from(code == row.frame.wrapping_add(1)) };
+            *memory |= reach << (2 * at);
+        }
+    }
+    for row in &state.places {
+        let [first, second] = row.tlb;
+        alike &= first == second;
+        let about = u64::from(row.memory) << 8 | u64::from(row.of);
+        for (memory, perm) in memories.iter_mut().zip(row.tlb) {
+            // A sum, because frames have no order yet.
+            let weight = about.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            *memory = memory.wrapping_add((weight << 12).wrapping_mul(u64::from(perm)));
+        }
+    }
+    let [first, second] = memories;
+    match first.cmp(&second) {
+        _ if alike => Some(Ordering::Equal),
+        Ordering::Equal => None,
+        order => Some(order),
+    }
+}
+
+fn swap_cpus(state: &mut State) {
+    state.pages.iter_mut().for_each(|row| row.tlb.swap(0, 1));
+    state.places.iter_mut().for_each(|row| row.tlb.swap(0, 1));
 }
 
 fn factorial(number: usize) -> u64 {

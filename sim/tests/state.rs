@@ -2,7 +2,8 @@
 
 use sim::config::{CONFIGS, Config};
 use sim::event::Event;
-use sim::state::{State, resume};
+use sim::resume::resume;
+use sim::state::State;
 use sim::world::{play, roam};
 
 /// Every state within so many events, and from each of them what the next events lead to.
