@@ -2,9 +2,9 @@
 //! a shortest one.
 //!
 //! Two workers share the work of a block of states, and each owns half of the names that were seen.
-//! First both look ahead: what every event leads to, canonical, checked, and not yet seen by
-//! anybody. Then each takes in what belongs to its half, in the order of the block. So what is
-//! found, and in which order, does not depend on which worker was faster.
+//! First both look at their states, and ahead: what every event leads to, canonical and not yet
+//! seen by anybody. Then each takes in what belongs to its half, in the order of the block. So what
+//! is found, and in which order, does not depend on which worker was faster.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::invariant::{self, Looks};
 use crate::lockstep::Lockstep;
+use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::path;
 use crate::seen::Seen;
@@ -100,9 +101,8 @@ impl<'a> Hunt<'a> {
         oracle: &Lockstep,
         event: Event,
         world: &World<'_>,
-        looks: Looks,
     ) -> Option<Vec<&'static str>> {
-        let broken = invariant::broken_at(world, self.only, looks);
+        let broken = invariant::broken_at(world, self.only, Looks::AtState);
         let agrees = || !self.oracle || { *oracle }.follow(event, world).is_ok();
         broken.or_else(|| (!agrees()).then(|| vec![ORACLE]))
     }
@@ -155,15 +155,40 @@ struct Shard {
     represented: u64,
 }
 
-/// What one worker found ahead of its part of a block.
-#[derive(Debug, Default)]
-struct Ahead {
+/// One worker: what it found ahead of its part of a block, and what it keeps from block to block.
+#[derive(Debug)]
+struct Worker {
     found: [Vec<Found>; WORKERS],
-    /// What the events of one state lead to.
-    next: Vec<Found>,
     transitions: u64,
     reached: BTreeSet<&'static str>,
-    broken: Option<(Way, Vec<&'static str>)>,
+    /// A state in which something does not hold.
+    broken_state: Option<(Way, Vec<&'static str>)>,
+    /// An event after which something does not hold: one step farther than the states.
+    broken_event: Option<(Way, Vec<&'static str>)>,
+    /// Names that it met lately; most are met again soon.
+    recent: Vec<Fingerprint>,
+}
+
+/// What fits the second cache of most CPUs.
+const RECENT: usize = 1 << 15;
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            found: Default::default(),
+            transitions: 0,
+            reached: BTreeSet::new(),
+            broken_state: None,
+            broken_event: None,
+            recent: vec![0; RECENT],
+        }
+    }
+
+    /// Whether a name was met lately; from now on it was.
+    fn met(&mut self, name: Fingerprint) -> bool {
+        let place = &mut self.recent[(name >> 64) as usize % RECENT];
+        std::mem::replace(place, name) == name
+    }
 }
 
 /// Explores. `progress` hears of states and transitions now and then.
@@ -171,12 +196,9 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
     let search = Search::new(hunt);
     let mut outcome = Outcome::default();
     let mut shards: [Shard; WORKERS] = Default::default();
+    let mut workers: [Worker; WORKERS] = std::array::from_fn(|_| Worker::new());
     let mut promises = Promises::new(hunt.config);
-    let (first, broken) = search.start(&mut promises, &mut outcome.reached);
-    if !broken.is_empty() {
-        outcome.violation = Some(Violation { broken, trace: Vec::new() });
-    }
-    let start = Found { name: fingerprint(&first.state), ..first };
+    let start = search.start(&mut promises, &mut outcome.reached);
     shards[shard_of(start.name)].take(shard_of(start.name), &start);
     while outcome.violation.is_none() && !outcome.cut {
         let level: Vec<Waiting> =
@@ -185,17 +207,24 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
             break;
         }
         for block in level.chunks(BLOCK) {
-            search.block(block, &mut shards, &mut promises, &mut outcome);
+            search.block(block, &mut shards, &mut workers, &promises);
+            for worker in &mut workers {
+                outcome.transitions += std::mem::take(&mut worker.transitions);
+                promises.0.retain(|(name, _)| !worker.reached.contains(name));
+                outcome.reached.append(&mut worker.reached);
+            }
             let states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
             let bytes: usize = shards.iter().map(Shard::bytes).sum();
             let bytes = bytes + size_of_val(level.as_slice());
             outcome.distinct_states = states;
             outcome.cut = states >= hunt.states_max || bytes > hunt.memory_max;
             progress(states, outcome.transitions);
-            if outcome.violation.is_some() || outcome.cut {
+            // After an event that broke something, only states that are as near are looked at.
+            if workers.iter().any(|worker| worker.broken_state.is_some()) || outcome.cut {
                 break;
             }
         }
+        outcome.violation = search.violation(&shards, &workers);
         outcome.depth += u32::from(shards.iter().any(|shard| !shard.waiting.is_empty()));
     }
     outcome.distinct_states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
@@ -238,23 +267,18 @@ impl<'a> Search<'a> {
         Self { hunt, symmetry }
     }
 
-    fn start(
-        &self,
-        promises: &mut Promises,
-        reached: &mut BTreeSet<&'static str>,
-    ) -> (Found, Vec<&'static str>) {
-        let Hunt { config, mutant, only, .. } = *self.hunt;
+    fn start(&self, promises: &mut Promises, reached: &mut BTreeSet<&'static str>) -> Found {
+        let Hunt { config, mutant, .. } = *self.hunt;
         play(config, mutant, config.setup(), |world| {
             promises.note(world, reached);
-            let canonical = self.symmetry.canonical(world.state_now());
-            let found = Found {
-                name: 0,
-                way: Way::START,
-                represents: canonical.represents,
-                state: canonical.state,
-            };
-            (found, invariant::broken(world, only).collect())
+            self.found(Way::START, &world.state_now())
         })
+    }
+
+    /// A state that was found, under the name of all that differ from it in names only.
+    fn found(&self, way: Way, state: &State) -> Found {
+        let Canonical { state, represents } = self.symmetry.canonical(state);
+        Found { name: fingerprint(&state), way, represents, state }
     }
 
     /// Goes on from every state of a block.
@@ -262,96 +286,104 @@ impl<'a> Search<'a> {
         &self,
         block: &[Waiting],
         shards: &mut [Shard; WORKERS],
-        promises: &mut Promises,
-        outcome: &mut Outcome,
+        workers: &mut [Worker; WORKERS],
+        promises: &Promises,
     ) {
         let parts = block.chunks(block.len().div_ceil(WORKERS).max(1));
+        let late = workers.iter().any(|worker| worker.broken_event.is_some());
         let seen = &*shards;
-        let promised = &*promises;
-        let ahead: Vec<Ahead> = thread::scope(|scope| {
-            let workers: Vec<_> =
-                parts.map(|part| scope.spawn(|| self.look(part, seen, promised))).collect();
-            workers.into_iter().map(|worker| worker.join().expect("a worker fell")).collect()
+        thread::scope(|scope| {
+            for (part, worker) in parts.zip(workers.iter_mut()) {
+                scope.spawn(move || self.look(part, seen, promises, worker, late));
+            }
         });
+        let workers = &*workers;
         thread::scope(|scope| {
             for (number, shard) in shards.iter_mut().enumerate() {
-                let found = ahead.iter().flat_map(move |ahead| &ahead.found[number]);
+                let found = workers.iter().flat_map(move |worker| &worker.found[number]);
                 scope.spawn(move || found.for_each(|found| shard.take(number, found)));
             }
         });
-        for ahead in ahead {
-            outcome.transitions += ahead.transitions;
-            promises.0.retain(|(name, _)| !ahead.reached.contains(name));
-            outcome.reached.extend(ahead.reached);
-            if let (None, Some((way, broken))) = (&outcome.violation, ahead.broken) {
-                let ways = |number: u32| {
-                    let number = number as usize;
-                    shards[number % WORKERS].ways[number / WORKERS]
-                };
-                let trace = path::trace(self.hunt, &self.symmetry, ways, way, &broken);
-                outcome.violation = Some(Violation { broken, trace });
-            }
-        }
     }
 
-    /// What every event of these states leads to.
-    fn look(&self, part: &[Waiting], shards: &[Shard; WORKERS], promises: &Promises) -> Ahead {
-        let Hunt { config, mutant, .. } = *self.hunt;
-        let (mut ahead, mut promises) = (Ahead::default(), promises.clone());
-        roam(config, mutant, |world| {
+    /// Looks at states, and at what every event of them leads to.
+    fn look(
+        &self,
+        part: &[Waiting],
+        shards: &[Shard; WORKERS],
+        promises: &Promises,
+        worker: &mut Worker,
+        late: bool,
+    ) {
+        let mut promises = promises.clone();
+        worker.found.iter_mut().for_each(Vec::clear);
+        roam(self.hunt.config, self.hunt.mutant, |world| {
             for waiting in part {
-                self.look_from(waiting, shards, world, &mut promises, &mut ahead);
-                if ahead.broken.is_some() {
+                let mark = world.mark_at(&waiting.state);
+                if let Some(broken) = invariant::broken_at(world, self.hunt.only, Looks::AtState) {
+                    let way = shards[waiting.number as usize % WORKERS].ways
+                        [waiting.number as usize / WORKERS];
+                    worker.broken_state = Some((way, broken));
                     break;
+                }
+                if !late && worker.broken_event.is_none() {
+                    self.look_ahead(waiting.number, &mark, shards, world, &mut promises, worker);
                 }
             }
         });
-        ahead
     }
 
-    /// What every event of a state leads to: first its name, then, if it is new, more.
-    fn look_from(
+    /// What every event of a state leads to.
+    fn look_ahead(
         &self,
-        waiting: &Waiting,
+        from: u32,
+        mark: &Mark,
         shards: &[Shard; WORKERS],
         world: &mut World<'_>,
         promises: &mut Promises,
-        ahead: &mut Ahead,
+        worker: &mut Worker,
     ) {
-        let mark = world.mark_at(&waiting.state);
-        let oracle = Lockstep::of(self.hunt.config, &waiting.state);
-        let events = world.enabled();
-        ahead.next.clear();
-        for (event, at) in events.iter().zip(0..) {
-            ahead.transitions += 1;
-            let way = Way { from: waiting.number, event: at };
-            world.apply(*event);
-            promises.note(world, &mut ahead.reached);
-            if self.hunt.broken(&oracle, *event, world, Looks::AtEvent).is_some() {
-                let broken = self.hunt.broken(&oracle, *event, world, Looks::AtState);
-                ahead.broken = broken.map(|broken| (way, broken));
-                return;
-            }
-            let state = world.state_after(&mark, *event);
-            world.back(&mark, *event);
-            if state != mark.state {
-                let Canonical { state, represents } = self.symmetry.canonical(state);
-                let name = fingerprint(&state);
-                ahead.next.push(Found { name, way, represents, state });
-            }
-        }
-        // Looked up together, so that the waits for memory overlap.
-        ahead.next.retain(|found| !shards[shard_of(found.name)].seen.contains(found.name));
-        for found in std::mem::take(&mut ahead.next) {
-            let event = events[usize::from(found.way.event)];
+        let oracle = Lockstep::of(self.hunt.config, &mark.state);
+        for (event, at) in world.enabled().into_iter().zip(0..) {
+            worker.transitions += 1;
             world.apply(event);
-            if let Some(broken) = self.hunt.broken(&oracle, event, world, Looks::AtState) {
-                ahead.broken = Some((found.way, broken));
+            promises.note(world, &mut worker.reached);
+            let way = Way { from, event: at };
+            let fine = invariant::broken_at(world, self.hunt.only, Looks::AtEvent).is_none();
+            let agrees = || oracle.follow_from(event, world, mark).is_ok();
+            if !fine || self.hunt.oracle && !agrees() {
+                let broken = self.hunt.broken(&oracle, event, world);
+                worker.broken_event = broken.map(|broken| (way, broken));
                 return;
             }
-            world.back(&mark, event);
-            ahead.found[shard_of(found.name)].push(found);
+            let state = world.state_after(mark, event);
+            world.back(mark, event);
+            if state == mark.state {
+                continue;
+            }
+            let found = self.found(way, &state);
+            let shard = shard_of(found.name);
+            if !worker.met(found.name) && !shards[shard].seen.contains(found.name) {
+                worker.found[shard].push(found);
+            }
         }
+    }
+
+    /// The nearest that does not hold: in a state, or else after an event of one.
+    fn violation(
+        &self,
+        shards: &[Shard; WORKERS],
+        workers: &[Worker; WORKERS],
+    ) -> Option<Violation> {
+        let state = workers.iter().find_map(|worker| worker.broken_state.as_ref());
+        let event = || workers.iter().find_map(|worker| worker.broken_event.as_ref());
+        let (way, broken) = state.or_else(event)?;
+        let ways = |number: u32| {
+            let number = number as usize;
+            shards[number % WORKERS].ways[number / WORKERS]
+        };
+        let trace = path::trace(self.hunt, &self.symmetry, ways, *way, broken);
+        Some(Violation { broken: broken.clone(), trace })
     }
 }
 

@@ -12,6 +12,7 @@ mod enabled;
 pub mod event;
 pub mod explain;
 pub mod explore;
+mod facts;
 pub mod fingerprint;
 pub mod flight;
 pub mod fuzz;

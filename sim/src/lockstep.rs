@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::event::{Ask, Event, PageRef};
 use crate::host::LIVES;
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
+use crate::mark::Mark;
 use crate::state::{FlightState, PageRow, State as Packed};
 use crate::table::{asked, drawn};
 use crate::world::World;
@@ -123,6 +124,37 @@ impl Lockstep {
         self.agrees(world)
     }
 
+    /// Follows an event from a state in which both agreed, and compares what either of them changed.
+    ///
+    /// # Errors
+    /// The first thing that they do not agree on.
+    pub fn follow_from(
+        mut self,
+        event: Event,
+        world: &World<'_>,
+        before: &Mark,
+    ) -> Result<(), Disagreement> {
+        let (mut tables, before) = (world.tables(), &before.tables);
+        match self.happening(event, world) {
+            Happening::Elsewhere if tables == *before => Ok(()),
+            happening @ (Happening::Offer(frame, _) | Happening::Retract(frame, _)) => {
+                let at = usize::from(frame);
+                tables.owners[at] = before.owners[at];
+                if tables != *before {
+                    return self.follow(event, world);
+                }
+                let _ = self.host.step(happening);
+                self.owner_agrees(frame, world)
+            }
+            _ => self.follow(event, world),
+        }
+    }
+
+    fn owner_agrees(&self, frame: u8, world: &World<'_>) -> Result<(), Disagreement> {
+        let (said, shown) = (self.host.owner(frame), owner(world, frame));
+        if said == shown { Ok(()) } else { Err(Disagreement::Frame(frame, said, shown)) }
+    }
+
     /// Compares without an event.
     ///
     /// # Errors
@@ -135,10 +167,7 @@ impl Lockstep {
             }
         }
         for frame in 0..world.config.frames {
-            let (said, shown) = (self.host.owner(frame), owner(world, frame));
-            if said != shown {
-                return Err(Disagreement::Frame(frame, said, shown));
-            }
+            self.owner_agrees(frame, world)?;
         }
         for (vm, _) in (0_u8..).zip(world.config.pages) {
             let (said, shown) = (self.host.vm_sight(vm), vm_sight(world, vm));

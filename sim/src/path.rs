@@ -5,7 +5,6 @@
 
 use crate::event::Event;
 use crate::explore::{Hunt, Way};
-use crate::invariant::Looks;
 use crate::lockstep::Lockstep;
 use crate::resume::resume;
 use crate::state::State;
@@ -27,21 +26,21 @@ pub(crate) fn trace(
         way = ways(way.from);
     }
     let begin = play(hunt.config, hunt.mutant, hunt.config.setup(), |world| world.state_now());
-    let (mut real, mut known) = (begin, symmetry.canonical(begin).state);
+    let (mut real, mut known) = (begin, symmetry.canonical(&begin).state);
     let mut trace = Vec::new();
     for (left, event) in back.iter().enumerate().rev() {
         if left == 0 {
             let oracle = Lockstep::of(hunt.config, &real);
             let breaks = |event: Event, world: &mut World<'_>| {
-                hunt.broken(&oracle, event, world, Looks::AtState).is_some_and(|ids| ids == broken)
+                hunt.broken(&oracle, event, world).is_some_and(|ids| ids == broken)
             };
             trace.extend(find(hunt, &real, breaks).map(|(event, _)| event));
             break;
         }
         let (_, next) = after(hunt, &known, usize::from(*event));
-        known = symmetry.canonical(next).state;
+        known = symmetry.canonical(&next).state;
         let same =
-            |_: Event, world: &mut World<'_>| symmetry.canonical(world.state_now()).state == known;
+            |_: Event, world: &mut World<'_>| symmetry.canonical(&world.state_now()).state == known;
         let (event, state) = find(hunt, &real, same).expect("an event of the same orbit");
         trace.push(event);
         real = state;

@@ -53,7 +53,8 @@ impl Symmetry {
     }
 
     /// The state that stands for this one.
-    pub fn canonical(&self, mut state: State) -> Canonical {
+    pub fn canonical(&self, state: &State) -> Canonical {
+        let mut state = *state;
         if self.swaps_cpus && !state.flights[0].is_some() {
             state.flights.swap(0, 1);
         }
@@ -143,7 +144,8 @@ fn cpu_order(state: &State) -> Option<Ordering> {
         let [first, second] = row.tlb;
         alike &= first == second;
         for (memory, code) in memories.iter_mut().zip(row.tlb) {
-            let reach = if code == 0 { 0 } else { 1 + u64::from(code == row.frame.wrapping_add(1)) };
+            let reach =
+                if code == 0 { 0 } else { 1 + u64::from(code == row.frame.wrapping_add(1)) };
             *memory |= reach << (2 * at);
         }
     }
