@@ -20,7 +20,7 @@ use crate::path;
 use crate::seen::Seen;
 use crate::sometimes::{SOMETIMES, Sometimes};
 use crate::state::State;
-use crate::symmetry::{Canonical, Symmetry};
+use crate::symmetry::Symmetry;
 use crate::world::{World, play, roam};
 
 /// What an exploration found.
@@ -271,14 +271,10 @@ impl<'a> Search<'a> {
         let Hunt { config, mutant, .. } = *self.hunt;
         play(config, mutant, config.setup(), |world| {
             promises.note(world, reached);
-            self.found(Way::START, &world.state_now())
+            let mut state = world.state_now();
+            let represents = self.symmetry.canonise(&mut state);
+            Found { name: fingerprint(&state), way: Way::START, represents, state }
         })
-    }
-
-    /// A state that was found, under the name of all that differ from it in names only.
-    fn found(&self, way: Way, state: &State) -> Found {
-        let Canonical { state, represents } = self.symmetry.canonical(state);
-        Found { name: fingerprint(&state), way, represents, state }
     }
 
     /// Goes on from every state of a block.
@@ -356,15 +352,17 @@ impl<'a> Search<'a> {
                 worker.broken_event = broken.map(|broken| (way, broken));
                 return;
             }
-            let state = world.state_after(mark, event);
+            let mut state = mark.state;
+            world.take_after(mark, event, &mut state);
             world.back(mark, event);
             if state == mark.state {
                 continue;
             }
-            let found = self.found(way, &state);
-            let shard = shard_of(found.name);
-            if !worker.met(found.name) && !shards[shard].seen.contains(found.name) {
-                worker.found[shard].push(found);
+            let represents = self.symmetry.canonise(&mut state);
+            let name = fingerprint(&state);
+            let shard = shard_of(name);
+            if !worker.met(name) && !shards[shard].seen.contains(name) {
+                worker.found[shard].push(Found { name, way, represents, state });
             }
         }
     }

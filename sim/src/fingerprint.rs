@@ -2,6 +2,7 @@
 
 use zerocopy::IntoBytes;
 
+use crate::machine::KNOWN;
 use crate::state::State;
 use crate::world::World;
 
@@ -12,7 +13,10 @@ pub type Fingerprint = u128;
 /// Two lanes of multiply and fold, a word of the state in each; not for enemies, only for states.
 pub fn fingerprint(state: &State) -> Fingerprint {
     let (mut left, mut right) = (0x243f_6a88_85a3_08d3_u64, 0x1319_8a2e_0370_7344_u64);
-    let (words, rest) = state.as_bytes().as_chunks::<16>();
+    // Behind the seals are zeroes.
+    let bytes = state.as_bytes();
+    let used = bytes.len() - (KNOWN - usize::from(state.seals)) * size_of::<u32>();
+    let (words, rest) = bytes[..used].as_chunks::<16>();
     for word in words {
         let word = u128::from_le_bytes(*word);
         let [low, high] = [word, word >> 64].map(|half| half as u64);

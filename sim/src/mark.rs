@@ -1,7 +1,7 @@
 //! To and fro: one run tries every event of a state and goes back after each, so that what an
 //! event does not touch costs nothing.
 //!
-//! [`World::mark_at`] goes to a state and remembers it, [`World::state_after`] says what an event
+//! [`World::mark_at`] goes to a state and remembers it, [`World::take_after`] says what an event
 //! made of it, [`World::back`] undoes that event. A test holds each against starting anew.
 
 use crate::event::{Event, Phys};
@@ -103,12 +103,11 @@ impl World<'_> {
         (self.ticked, self.flush_due) = mark.state.flags();
     }
 
-    /// The state after the only event since the mark.
-    pub fn state_after(&self, mark: &Mark, event: Event) -> State {
-        let mut state = mark.state;
+    /// Makes of the mark's state the state after the only event since.
+    pub fn take_after(&self, mark: &Mark, event: Event, state: &mut State) {
         match event {
-            Event::GuestLoad(cpu, page) => self.take_guest_memory(&mut state, cpu, page.index()),
-            Event::ManageLoad(cpu, place) => self.take_host_memory(&mut state, cpu, place.index()),
+            Event::GuestLoad(cpu, page) => self.take_guest_memory(state, cpu, page.index()),
+            Event::ManageLoad(cpu, place) => self.take_host_memory(state, cpu, place.index()),
             Event::Offer(frame, _) | Event::Retract(frame, _) => {
                 let frame = usize::from(frame);
                 let word = self.storage.life(self.life).owners[frame].word();
@@ -124,12 +123,12 @@ impl World<'_> {
                 row.building |= row.launched << 7;
             }
             Event::GuestStore(cpu, page) if self.mutant != Some(Mutant::FlushesAfterStore) => {
-                self.take_guest_memory(&mut state, cpu, page.index());
-                self.take_bytes(&mut state);
+                self.take_guest_memory(state, cpu, page.index());
+                self.take_bytes(state);
             }
             Event::ManageStore(cpu, place) => {
-                self.take_host_memory(&mut state, cpu, place.index());
-                self.take_bytes(&mut state);
+                self.take_host_memory(state, cpu, place.index());
+                self.take_bytes(state);
             }
             Event::Hand(page, _) => {
                 state.pages[page.index()].handed = self.machine.handed[page.index()].term();
@@ -143,9 +142,8 @@ impl World<'_> {
             | Event::Drop(_)
             | Event::Fault(..)
             | Event::Tick
-            | Event::Restart => return self.state_now(),
+            | Event::Restart => *state = self.state_now(),
         }
-        state
     }
 
     fn take_guest_memory(&self, state: &mut State, cpu: u8, page: usize) {

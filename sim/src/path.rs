@@ -26,7 +26,7 @@ pub(crate) fn trace(
         way = ways(way.from);
     }
     let begin = play(hunt.config, hunt.mutant, hunt.config.setup(), |world| world.state_now());
-    let (mut real, mut known) = (begin, symmetry.canonical(&begin).state);
+    let (mut real, mut known) = (begin, canonical(symmetry, begin));
     let mut trace = Vec::new();
     for (left, event) in back.iter().enumerate().rev() {
         if left == 0 {
@@ -38,14 +38,19 @@ pub(crate) fn trace(
             break;
         }
         let (_, next) = after(hunt, &known, usize::from(*event));
-        known = symmetry.canonical(&next).state;
+        known = canonical(symmetry, next);
         let same =
-            |_: Event, world: &mut World<'_>| symmetry.canonical(&world.state_now()).state == known;
+            |_: Event, world: &mut World<'_>| canonical(symmetry, world.state_now()) == known;
         let (event, state) = find(hunt, &real, same).expect("an event of the same orbit");
         trace.push(event);
         real = state;
     }
     trace
+}
+
+fn canonical(symmetry: &Symmetry, mut state: State) -> State {
+    symmetry.canonise(&mut state);
+    state
 }
 
 /// An event of a state by its number.

@@ -38,25 +38,25 @@ impl Names {
         Self { vms, pages, same }
     }
 
-    /// The state with its pages renamed.
-    pub(crate) fn renamed(&self, state: &State) -> State {
-        let mut new = *state;
+    /// Renames pages and VMs.
+    pub(crate) fn rename(&self, state: &mut State) {
         if self.same {
-            return new;
+            return;
         }
-        for (old, to) in state.pages.iter().zip(self.pages) {
-            new.pages[usize::from(to)] = PageRow {
+        let (pages, vms) = (state.pages, state.vms);
+        for (old, to) in pages.iter().zip(self.pages) {
+            state.pages[usize::from(to)] = PageRow {
                 handed: self.term(old.handed),
                 latest: self.term(old.latest),
                 tag: self.term(old.tag),
                 ..*old
             };
         }
-        for (old, to) in state.vms.iter().zip(self.vms) {
-            new.vms[usize::from(to)] = *old;
+        for (old, to) in vms.iter().zip(self.vms) {
+            state.vms[usize::from(to)] = *old;
         }
         let page = |page: u8| self.pages[usize::from(page)];
-        for (place, row) in new.places.iter_mut().enumerate() {
+        for (place, row) in state.places.iter_mut().enumerate() {
             row.memory = self.term(row.memory);
             row.of = match row.of {
                 0 => 0,
@@ -64,15 +64,14 @@ impl Names {
                 of => 1 + page(of - 1),
             };
         }
-        let known = &mut new.known[..usize::from(state.seals)];
+        let known = &mut state.known[..usize::from(state.seals)];
         known.iter_mut().for_each(|term| *term = self.term(*term));
         known.sort_unstable();
-        for flight in &mut new.flights {
+        for flight in &mut state.flights {
             let plans = usize::from(flight.plans);
             flight.pages[..plans].iter_mut().for_each(|of| *of = page(*of));
             flight.answers = flight.answers.map(|answer| self.term(answer));
         }
-        new
     }
 
     fn term(&self, term: u32) -> u32 {
@@ -90,13 +89,16 @@ pub(crate) fn sort_frames(state: &mut State, frames: usize) -> u64 {
     if frames < 2 {
         return 1;
     }
-    let refers = refers(state);
-    let key =
-        |frame: usize| u128::from(state.places[frame].word()) << 64 | u128::from(refers[frame]);
-    let mut keys: [(u128, u8); FRAMES] = std::array::from_fn(|frame| (key(frame), byte(frame)));
+    let mut keys: [(u128, u8); FRAMES] =
+        std::array::from_fn(|frame| (u128::from(state.places[frame].word()) << 64, byte(frame)));
     let keys = &mut keys[..frames];
-    if !keys.is_sorted() {
-        keys.sort_unstable();
+    sort(keys);
+    if keys.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        let refers = refers(state);
+        keys.iter_mut().for_each(|(key, frame)| *key |= u128::from(refers[usize::from(*frame)]));
+        sort(keys);
+    }
+    if keys.iter().enumerate().any(|(new, (_, old))| byte(new) != *old) {
         let mut places: [u8; PLACES] = std::array::from_fn(byte);
         for (new, (_, old)) in keys.iter().enumerate() {
             places[usize::from(*old)] = byte(new);
@@ -110,6 +112,18 @@ pub(crate) fn sort_frames(state: &mut State, frames: usize) -> u64 {
         ways *= run;
     }
     ways
+}
+
+/// Few, and nearly in order.
+fn sort(keys: &mut [(u128, u8)]) {
+    for end in 1..keys.len() {
+        for at in (0..end).rev() {
+            if keys[at] <= keys[at + 1] {
+                break;
+            }
+            keys.swap(at, at + 1);
+        }
+    }
 }
 
 /// Sorts the places of the pool.

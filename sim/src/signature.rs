@@ -18,9 +18,35 @@ impl Mix {
     }
 }
 
-/// One number a page.
-pub(crate) fn signatures(state: &State) -> [[u64; VM_PAGES]; VMS] {
-    let mut pages: [u64; PAGES] = std::array::from_fn(|at| of_page(&state.pages[at], at));
+/// What can be said of pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Described {
+    /// One number a page.
+    pub(crate) signatures: [[u64; VM_PAGES]; VMS],
+    /// Pages that nothing was ever done to: whichever order they are in, the state is the same.
+    pub(crate) untouched: [[bool; VM_PAGES]; VMS],
+}
+
+impl Described {
+    pub(crate) fn of(state: &State) -> Self {
+        let blank = state.pages.map(|row| row == PageRow::BLANK);
+        Self { signatures: signatures(state, &blank), untouched: untouched(state, &blank) }
+    }
+
+    /// One number a VM.
+    pub(crate) fn of_vm(&self, state: &State, vm: usize) -> u64 {
+        let VmRow { building, replicas, stopped, launched } = state.vms[vm];
+        let words = u32::from_le_bytes([building, replicas, stopped, launched]);
+        let sum = |sum: u64, page: &u64| sum.wrapping_add(page.rotate_left(7));
+        let mut mix = Mix(self.signatures[vm].iter().fold(0, sum));
+        mix.word(u64::from(words));
+        mix.0
+    }
+}
+
+fn signatures(state: &State, blank: &[bool; PAGES]) -> [[u64; VM_PAGES]; VMS] {
+    let own = |at: usize| if blank[at] { 0 } else { of_page(&state.pages[at], at) };
+    let mut pages: [u64; PAGES] = std::array::from_fn(own);
     let mut add = |page: usize, mix: Mix| pages[page] = pages[page].wrapping_add(mix.0);
     // Sums, because what they are over has no order.
     for term in &state.known[..usize::from(state.seals)] {
@@ -52,8 +78,7 @@ pub(crate) fn signatures(state: &State) -> [[u64; VM_PAGES]; VMS] {
     std::array::from_fn(|vm| std::array::from_fn(|page| pages[vm * VM_PAGES + page]))
 }
 
-/// Pages that nothing was ever done to: whichever order they are in, the state is the same.
-pub(crate) fn untouched(state: &State) -> [[bool; VM_PAGES]; VMS] {
+fn untouched(state: &State, blank: &[bool; PAGES]) -> [[bool; VM_PAGES]; VMS] {
     let mut named = 0_u32;
     for term in &state.known[..usize::from(state.seals)] {
         named |= 1 << page_of(*term);
@@ -72,17 +97,9 @@ pub(crate) fn untouched(state: &State) -> [[bool; VM_PAGES]; VMS] {
     std::array::from_fn(|vm| {
         std::array::from_fn(|page| {
             let at = vm * VM_PAGES + page;
-            named >> at & 1 == 0 && state.pages[at] == PageRow::BLANK
+            named >> at & 1 == 0 && blank[at]
         })
     })
-}
-
-/// One number a VM.
-pub(crate) fn vm_signature(row: VmRow, pages: &[u64; VM_PAGES]) -> u64 {
-    let mut mix = Mix(pages.iter().fold(0, |sum, page| sum.wrapping_add(page.rotate_left(7))));
-    let words = [row.building, row.replicas, row.stopped, row.launched];
-    mix.word(u64::from(u32::from_le_bytes(words)));
-    mix.0
 }
 
 /// What a page's own fields say.

@@ -5,6 +5,8 @@
 //! asked, how many steps were taken and what the platform answered: the table is kept as it was
 //! before its claims.
 
+use std::cmp::Ordering;
+
 use view_core::Perm;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -122,7 +124,7 @@ pub struct VmRow {
 
 /// A state. Names are numbers: a page by its place in arrays, a place by its own, plus one where 0
 /// is for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct State {
     /// Pages.
@@ -145,6 +147,27 @@ pub struct State {
     /// Them, sorted; zeroes behind them.
     pub known: [u32; KNOWN],
 }
+
+/// In the order of bytes: which one it is does not matter, only that there is one.
+impl Ord for State {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for State {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for State {}
 
 const ROW_BITS: u64 = (1 << 22) - 1;
 const BUSY: u64 = 1 << 4;

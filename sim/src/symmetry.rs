@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::machine::{CPUS, FRAMES, PAGES, VM_PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::rename::{Names, sort_frames, sort_replicas};
-use crate::signature::{signatures, untouched, vm_signature};
+use crate::signature::Described;
 use crate::state::State;
 
 /// Which names of a configuration are interchangeable.
@@ -24,19 +24,12 @@ pub struct Symmetry {
     /// How many pages each VM has; 0 for a VM that is not there.
     pages: [usize; VMS],
     frames: usize,
+    /// How many renamings there are.
+    group: u64,
     /// Pages, VMs and frames are renamed.
     renames: bool,
     /// CPUs are: no platform makes one of them special.
     swaps_cpus: bool,
-}
-
-/// A canonical state, and how many states it stands for.
-#[derive(Clone, Copy, Debug)]
-pub struct Canonical {
-    /// The state.
-    pub state: State,
-    /// The size of its orbit.
-    pub represents: u64,
 }
 
 impl Symmetry {
@@ -44,34 +37,62 @@ impl Symmetry {
     /// `renames`.
     pub fn new(config: &Config, mutant: Option<Mutant>, renames: bool) -> Self {
         let pages = |vm: usize| config.pages.get(vm).map_or(0, |pages| usize::from(*pages));
+        let (pages, frames) = (std::array::from_fn(pages), usize::from(config.frames));
+        let [first, second] = pages;
+        let swaps = if first == second { 2 } else { 1 };
         Self {
-            pages: std::array::from_fn(pages),
-            frames: usize::from(config.frames),
+            pages,
+            frames,
+            group: swaps * factorial(first) * factorial(second) * factorial(frames),
             renames,
             swaps_cpus: config.cpus > 1 && mutant != Some(Mutant::FencesOneCpu),
         }
     }
 
-    /// The state that stands for this one.
-    pub fn canonical(&self, state: &State) -> Canonical {
-        let mut state = *state;
+    /// Makes of a state the one that stands for it; how many states that stands for.
+    pub fn canonise(&self, state: &mut State) -> u64 {
         if self.swaps_cpus && !state.flights[0].is_some() {
             state.flights.swap(0, 1);
         }
         if !self.renames {
-            return Canonical { state: self.least(state, false).0, represents: 1 };
+            self.settle(state, false);
+            return 1;
         }
         // A page that is alone needs no description.
-        let alone = self.pages.iter().sum::<usize>() == 1;
-        let signatures = if alone { [[0; VM_PAGES]; VMS] } else { signatures(&state) };
-        let untouched = if alone { [[false; VM_PAGES]; VMS] } else { untouched(&state) };
+        if self.pages.iter().sum::<usize>() == 1 {
+            return self.group / self.settle(state, true);
+        }
+        let known = Described::of(state);
+        let ways = match self.only_names(state, &known) {
+            Some(names) => {
+                names.rename(state);
+                self.settle(state, true)
+            }
+            None => self.least(state, &known),
+        };
+        let alike = (0..VMS).map(|vm| {
+            known.untouched[vm][..self.pages[vm]].iter().filter(|untouched| **untouched).count()
+        });
+        self.group / (ways * alike.map(factorial).product::<u64>())
+    }
+
+    /// The names of pages and VMs, if what can be said of them leaves no choice: nearly always.
+    fn only_names(&self, state: &State, known: &Described) -> Option<Names> {
+        let mut vms = self.vm_orders(state, known);
+        let (order, None) = (vms.next()?, vms.next()) else { return None };
+        let pages = |vm: usize| only_order(self.pages[vm], known, vm);
+        Some(Names::new(order, [pages(order[0])?, pages(order[1])?]))
+    }
+
+    /// Makes of the state the least of all orders that fit; in how many ways that can be done.
+    fn least(&self, state: &mut State, known: &Described) -> u64 {
         let mut best: Option<(State, u64)> = None;
-        for vms in self.vm_orders(&state, &signatures) {
-            let orders = |vm: usize| orders(self.pages[vm], &signatures[vm], &untouched[vm]);
-            for first in orders(vms[0]) {
-                for second in orders(vms[1]) {
-                    let names = Names::new(vms, [first, second]);
-                    let (least, ways) = self.least(names.renamed(&state), true);
+        for vms in self.vm_orders(state, known) {
+            for first in orders(self.pages[vms[0]], known, vms[0]) {
+                for second in orders(self.pages[vms[1]], known, vms[1]) {
+                    let mut least = *state;
+                    Names::new(vms, [first, second]).rename(&mut least);
+                    let ways = self.settle(&mut least, true);
                     best = Some(match best {
                         Some((found, so_far)) if found == least => (found, so_far + ways),
                         Some((found, so_far)) if found < least => (found, so_far),
@@ -80,59 +101,50 @@ impl Symmetry {
                 }
             }
         }
-        let (state, ways) = best.expect("there is always an order");
-        let alike = (0..VMS).map(|vm| {
-            untouched[vm][..self.pages[vm]].iter().filter(|untouched| **untouched).count()
-        });
-        let ways = ways * alike.map(factorial).product::<u64>();
-        Canonical { state, represents: self.group() / ways }
-    }
-
-    /// How many renamings there are.
-    fn group(&self) -> u64 {
-        let swaps = if self.pages[0] == self.pages[1] { 2 } else { 1 };
-        let pages: u64 = self.pages.iter().map(|pages| factorial(*pages)).product();
-        swaps * pages * factorial(self.frames)
+        let (least, ways) = best.expect("there is always an order");
+        *state = least;
+        ways
     }
 
     /// VMs in the order of what can be said of them: both ways if that is the same.
     fn vm_orders(
         &self,
         state: &State,
-        signatures: &[[u64; VM_PAGES]; VMS],
+        known: &Described,
     ) -> impl Iterator<Item = [usize; VMS]> + use<> {
         let swappable = self.pages[0] == self.pages[1];
-        let [first, second] = [0, 1].map(|vm| vm_signature(state.vms[vm], &signatures[vm]));
-        let straight = !swappable || first <= second;
-        let turned = swappable && second <= first;
-        let orders = [(straight, [0, 1]), (turned, [1, 0])];
+        let signature = |vm| if swappable { known.of_vm(state, vm) } else { vm as u64 };
+        let [first, second] = [0, 1].map(signature);
+        let orders = [(first <= second, [0, 1]), (second <= first, [1, 0])];
         orders.into_iter().filter_map(|(fits, order)| fits.then_some(order))
     }
 
-    /// The least state over CPUs, frames and places of the pool, and in how many ways frames lead
-    /// to it.
-    fn least(&self, mut state: State, frames: bool) -> (State, u64) {
-        let sorted = |state: &mut State| {
+    /// Makes of the state the least over CPUs, frames and places of the pool; in how many ways
+    /// frames lead to it.
+    fn settle(&self, state: &mut State, frames: bool) -> u64 {
+        let sort = |state: &mut State| {
             sort_replicas(state);
             if frames { sort_frames(state, self.frames) } else { 1 }
         };
-        let order = if self.swaps_cpus { cpu_order(&state) } else { Some(Ordering::Less) };
-        if order == Some(Ordering::Greater) {
-            swap_cpus(&mut state);
+        match if self.swaps_cpus { cpu_order(state) } else { Some(Ordering::Less) } {
+            Some(Ordering::Greater) => swap_cpus(state),
+            Some(Ordering::Less | Ordering::Equal) => {}
+            None => {
+                let mut turned = *state;
+                swap_cpus(&mut turned);
+                let (ways, turned_ways) = (sort(state), sort(&mut turned));
+                return match (*state).cmp(&turned) {
+                    Ordering::Less => ways,
+                    // Frames that swap when CPUs do lead to it in ways of their own.
+                    Ordering::Equal => ways + turned_ways,
+                    Ordering::Greater => {
+                        *state = turned;
+                        turned_ways
+                    }
+                };
+            }
         }
-        if order.is_some() {
-            let ways = sorted(&mut state);
-            return (state, ways);
-        }
-        let mut turned = state;
-        swap_cpus(&mut turned);
-        let (ways, turned_ways) = (sorted(&mut state), sorted(&mut turned));
-        match state.cmp(&turned) {
-            Ordering::Less => (state, ways),
-            Ordering::Greater => (turned, turned_ways),
-            // Frames that swap when CPUs do lead to it in ways of their own.
-            Ordering::Equal => (state, ways + turned_ways),
-        }
+        sort(state)
     }
 }
 
@@ -184,10 +196,10 @@ const ORDERS: [[usize; VM_PAGES]; 6] =
 /// was ever done to, one order.
 fn orders(
     pages: usize,
-    signatures: &[u64; VM_PAGES],
-    untouched: &[bool; VM_PAGES],
+    known: &Described,
+    vm: usize,
 ) -> impl Iterator<Item = [usize; VM_PAGES]> + use<> {
-    let (signatures, untouched) = (*signatures, *untouched);
+    let (signatures, untouched) = (known.signatures[vm], known.untouched[vm]);
     let all = match pages {
         0 | 1 => &ORDERS[..1],
         2 => &ORDERS[..2],
@@ -201,6 +213,19 @@ fn orders(
         })
     };
     all.iter().filter(rises).copied()
+}
+
+/// The order of a VM's pages, if only one fits.
+fn only_order(pages: usize, known: &Described, vm: usize) -> Option<[usize; VM_PAGES]> {
+    let (signatures, untouched) = (&known.signatures[vm], &known.untouched[vm]);
+    let mut order = [0, 1, 2];
+    // Stable: untouched pages stay in order.
+    order[..pages].sort_by_key(|page| signatures[*page]);
+    let told_apart = |pair: &[usize]| {
+        let [first, second] = [pair[0], pair[1]];
+        signatures[first] < signatures[second] || untouched[first] && untouched[second]
+    };
+    order[..pages].windows(2).all(told_apart).then_some(order)
 }
 
 const _: () = assert!(PAGES == VMS * VM_PAGES && VMS == 2 && VM_PAGES == 3 && FRAMES == 4);

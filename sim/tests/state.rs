@@ -53,7 +53,8 @@ fn to_and_fro(config: &Config, state: &State, events: &[Event]) {
                 (world.state_now(), world.enabled())
             });
             world.apply(*event);
-            let short = world.state_after(&mark, *event);
+            let mut short = *state;
+            world.take_after(&mark, *event, &mut short);
             assert_eq!((world.state_now(), world.enabled()), expected, "{}: {event}", config.name);
             assert_eq!(short, expected.0, "{}: {event}", config.name);
             world.back(&mark, *event);
