@@ -21,6 +21,7 @@ use crate::seen::Seen;
 use crate::sometimes::{SOMETIMES, Sometimes};
 use crate::state::State;
 use crate::symmetry::Symmetry;
+use crate::twins::Twins;
 use crate::world::{World, play, roam};
 
 /// What an exploration found.
@@ -340,6 +341,7 @@ impl<'a> Search<'a> {
         worker: &mut Worker,
     ) {
         let oracle = Lockstep::of(self.hunt.config, &mark.state);
+        let twins = Twins::of(&self.symmetry, &mark.state);
         for (event, at) in world.enabled().into_iter().zip(0..) {
             worker.transitions += 1;
             world.apply(event);
@@ -353,7 +355,10 @@ impl<'a> Search<'a> {
                 return;
             }
             let mut state = mark.state;
-            world.take_after(mark, event, &mut state);
+            // What its first twin leads to has its name.
+            if twins.first(event) == event {
+                world.take_after(mark, event, &mut state);
+            }
             world.back(mark, event);
             if state == mark.state {
                 continue;

@@ -38,5 +38,6 @@ pub mod swarm;
 pub mod symmetry;
 pub mod table;
 pub mod trace;
+pub mod twins;
 pub mod world;
 pub mod wrong;

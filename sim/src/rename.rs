@@ -140,7 +140,7 @@ const _: () = assert!(REPLICAS == 2);
 
 /// Who refers to a frame, in bits. With what its place says of it, that is everything that is true
 /// of it, once pages have names.
-fn refers(state: &State) -> [u64; FRAMES] {
+pub(crate) fn refers(state: &State) -> [u64; FRAMES] {
     let mut refers = [0; FRAMES];
     let mut refer = |frame: u8, bit: usize| {
         if let Some(word) = refers.get_mut(usize::from(frame)) {

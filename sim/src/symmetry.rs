@@ -49,6 +49,16 @@ impl Symmetry {
         }
     }
 
+    /// Whether pages, VMs and frames are renamed.
+    pub(crate) const fn renames(&self) -> bool {
+        self.renames
+    }
+
+    /// Whether CPUs are.
+    pub(crate) const fn swaps_cpus(&self) -> bool {
+        self.swaps_cpus
+    }
+
     /// Makes of a state the one that stands for it; how many states that stands for.
     pub fn canonise(&self, state: &mut State) -> u64 {
         if self.swaps_cpus && !state.flights[0].is_some() {

@@ -1,9 +1,15 @@
 //! One state stands for all that differ from it in names only, and says for how many.
 
 use sim::config::Config;
+use sim::event::Event;
 use sim::explore::{Hunt, ORACLE, explore};
 use sim::mutant::{MUTANTS, Mutant};
+use sim::resume::resume;
+use sim::state::State;
+use sim::symmetry::Symmetry;
 use sim::trace::Trace;
+use sim::twins::Twins;
+use sim::world::play;
 
 /// Explored with and without names that are interchangeable: the states that are stood for are
 /// exactly those that there are.
@@ -52,4 +58,42 @@ fn an_oracle_that_disagrees_is_a_counterexample() {
     let found = explore(&hunt, |_, _| {}).violation.expect("a page that is held for ever");
     assert_eq!(found.broken, [ORACLE]);
     assert_eq!(explore(&Hunt { oracle: false, ..hunt }, |_, _| {}).violation, None);
+}
+
+/// What an event leads to has the name of what its first twin leads to, from every state of random
+/// walks; and there are twins.
+#[test]
+fn twins_lead_to_the_same_but_for_names() {
+    let mut twins_met = 0;
+    for name in ["names", "names-guests", "default"] {
+        let config = Config::named(name).expect("published");
+        let symmetry = Symmetry::new(config, None, true);
+        let after = |state: &State, event: Event| {
+            let mut after = resume(config, None, state, |world| {
+                world.apply(event);
+                world.state_now()
+            });
+            symmetry.canonise(&mut after);
+            after
+        };
+        let mut dice = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..40 {
+            let mut state = play(config, None, config.setup(), |world| world.state_now());
+            for _ in 0..60 {
+                let twins = Twins::of(&symmetry, &state);
+                let events = resume(config, None, &state, |world| world.enabled());
+                for event in &events {
+                    let first = twins.first(*event);
+                    assert!(events.contains(&first), "{name}: {first} is no event, {event} is");
+                    assert_eq!(after(&state, first), after(&state, *event), "{name}: {event}");
+                    twins_met += u32::from(first != *event);
+                }
+                dice = dice.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                let Some(last) = events.len().checked_sub(1) else { break };
+                let pick = usize::try_from(dice >> 33).expect("31 bits") % (last + 1);
+                state = after(&state, events[pick]);
+            }
+        }
+    }
+    assert!(twins_met > 10_000, "{twins_met}");
 }
