@@ -8,7 +8,7 @@ use view_core::{Ownership, PageState, Perm};
 use crate::bytes::{Bytes, Seal};
 use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
 use crate::flight::PLANS;
-use crate::machine::{FRAMES, VMS};
+use crate::machine::{FRAMES, PAGES, VMS};
 use crate::table;
 use crate::world::World;
 
@@ -162,13 +162,14 @@ impl World<'_> {
 
     fn frames(&self, events: &mut Vec<Event>) {
         debug_assert!(usize::from(self.config.frames) <= FRAMES && self.config.pages.len() <= VMS);
+        let wants =
+            |page: &PageRef| matches!(self.state(*page), PageState::Free | PageState::PagedOut);
+        let wanting: heapless::Vec<PageRef, PAGES> =
+            self.config.page_refs().filter(wants).collect();
         for number in 0..self.config.frames {
-            let wanting =
-                |page: &PageRef| matches!(self.state(*page), PageState::Free | PageState::PagedOut);
             match self.ownership(number) {
                 Ownership::Free => {
-                    let pages = self.config.page_refs().filter(wanting);
-                    events.extend(pages.map(|page| Event::Offer(number, page)));
+                    events.extend(wanting.iter().map(|page| Event::Offer(number, *page)));
                 }
                 Ownership::Offered(vm, gfn) => {
                     let small = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);

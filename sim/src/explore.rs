@@ -354,11 +354,13 @@ impl<'a> Search<'a> {
                 worker.broken_event = broken.map(|broken| (way, broken));
                 return;
             }
-            let mut state = mark.state;
-            // What its first twin leads to has its name.
-            if twins.first(event) == event {
-                world.take_after(mark, event, &mut state);
+            if twins.first(event) != event {
+                // What its first twin leads to has its name.
+                world.back(mark, event);
+                continue;
             }
+            let mut state = mark.state;
+            world.take_after(mark, event, &mut state);
             world.back(mark, event);
             if state == mark.state {
                 continue;

@@ -112,7 +112,18 @@ impl Lockstep {
     /// # Errors
     /// The first thing that they do not agree on.
     pub fn follow(&mut self, event: Event, world: &World<'_>) -> Result<(), Disagreement> {
-        let expected = self.host.step(self.happening(event, world));
+        self.step(event, self.happening(event, world), world)?;
+        self.agrees(world)
+    }
+
+    /// Lets the oracle take the event; whether it is refused is agreed upon.
+    fn step(
+        &mut self,
+        event: Event,
+        happening: Happening,
+        world: &World<'_>,
+    ) -> Result<(), Disagreement> {
+        let expected = self.host.step(happening);
         self.lives += u8::from(event == Event::Restart && usize::from(self.lives) < LIVES);
         if let Event::Begin(..) | Event::Join(..) = event {
             let refused = expected == Expect::Refused;
@@ -121,7 +132,7 @@ impl Lockstep {
                 return Err(Disagreement::Refusal(expected, found));
             }
         }
-        self.agrees(world)
+        Ok(())
     }
 
     /// Follows an event from a state in which both agreed, and compares what either of them changed.
@@ -129,25 +140,61 @@ impl Lockstep {
     /// # Errors
     /// The first thing that they do not agree on.
     pub fn follow_from(
-        mut self,
+        &self,
         event: Event,
         world: &World<'_>,
         before: &Mark,
     ) -> Result<(), Disagreement> {
         let (mut tables, before) = (world.tables(), &before.tables);
-        match self.happening(event, world) {
-            Happening::Elsewhere if tables == *before => Ok(()),
-            happening @ (Happening::Offer(frame, _) | Happening::Retract(frame, _)) => {
-                let at = usize::from(frame);
-                tables.owners[at] = before.owners[at];
-                if tables != *before {
-                    return self.follow(event, world);
-                }
-                let _ = self.host.step(happening);
-                self.owner_agrees(frame, world)
-            }
-            _ => self.follow(event, world),
+        let happening = self.happening(event, world);
+        // Nothing happens at the blackboard, and nothing did in the core.
+        if happening == Happening::Elsewhere && tables == *before {
+            return Ok(());
         }
+        let mut after = *self;
+        after.step(event, happening, world)?;
+        if let Happening::Offer(frame, _) | Happening::Retract(frame, _) = happening {
+            let at = usize::from(frame);
+            tables.owners[at] = before.owners[at];
+            if tables == *before {
+                return after.owner_agrees(frame, world);
+            }
+            return after.agrees(world);
+        }
+        let mut changed_of_vm = [false; VMS];
+        for page in world.config.page_refs() {
+            let at = page.index();
+            let same = after.host.same_page(&self.host, number(page));
+            if !same || tables.rows[at] != before.rows[at] {
+                changed_of_vm[usize::from(page.vm)] = true;
+                after.page_agrees(page, world)?;
+            }
+        }
+        for frame in 0..world.config.frames {
+            let at = usize::from(frame);
+            let same = after.host.owner(frame) == self.host.owner(frame);
+            if !same || tables.owners[at] != before.owners[at] {
+                after.owner_agrees(frame, world)?;
+            }
+        }
+        for (vm, _) in (0_u8..).zip(world.config.pages) {
+            let at = usize::from(vm);
+            let same = after.host.same_vm(&self.host, vm) && !changed_of_vm[at];
+            if !same || tables.vms[at] != before.vms[at] {
+                after.vm_agrees(vm, world)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn page_agrees(&self, page: PageRef, world: &World<'_>) -> Result<(), Disagreement> {
+        let (said, shown) = (self.host.sight(number(page)), sight(world, page));
+        if said == shown { Ok(()) } else { Err(Disagreement::Page(page, said, shown)) }
+    }
+
+    fn vm_agrees(&self, vm: u8, world: &World<'_>) -> Result<(), Disagreement> {
+        let (said, shown) = (self.host.vm_sight(vm), vm_sight(world, vm));
+        if said == shown { Ok(()) } else { Err(Disagreement::Vm(vm, said, shown)) }
     }
 
     fn owner_agrees(&self, frame: u8, world: &World<'_>) -> Result<(), Disagreement> {
@@ -161,19 +208,13 @@ impl Lockstep {
     /// The first thing that they do not agree on.
     pub fn agrees(&self, world: &World<'_>) -> Result<(), Disagreement> {
         for page in world.config.page_refs() {
-            let (said, shown) = (self.host.sight(number(page)), sight(world, page));
-            if said != shown {
-                return Err(Disagreement::Page(page, said, shown));
-            }
+            self.page_agrees(page, world)?;
         }
         for frame in 0..world.config.frames {
             self.owner_agrees(frame, world)?;
         }
         for (vm, _) in (0_u8..).zip(world.config.pages) {
-            let (said, shown) = (self.host.vm_sight(vm), vm_sight(world, vm));
-            if said != shown {
-                return Err(Disagreement::Vm(vm, said, shown));
-            }
+            self.vm_agrees(vm, world)?;
         }
         Ok(())
     }

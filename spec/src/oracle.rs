@@ -206,6 +206,17 @@ impl<const VMS: usize, const PAGES: usize, const FRAMES: usize, const CPUS: usiz
         }
     }
 
+    /// Whether a page is as in another host.
+    pub fn same_page(&self, other: &Self, page: u8) -> bool {
+        self.pages[usize::from(page)] == other.pages[usize::from(page)]
+    }
+
+    /// Whether a VM is as in another host, but for its pages.
+    pub const fn same_vm(&self, other: &Self, vm: u8) -> bool {
+        let vm = vm as usize;
+        self.launched[vm] == other.launched[vm] && self.stopped[vm] == other.stopped[vm]
+    }
+
     /// What an onlooker sees of a page.
     pub fn sight(&self, page: u8) -> Sight {
         let Page { state, frame, version, excluded, plan, .. } = self.pages[usize::from(page)];
