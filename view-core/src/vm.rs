@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::addr::{Epoch, Gfn, VmNumber};
 use crate::claim::Claim;
-use crate::mask::Mask;
+use crate::mask::{self, Mask};
 use crate::owner::Frames;
 use crate::perm::MaskId;
 use crate::slot::Slot;
@@ -187,7 +187,7 @@ impl<'s> Vm<'s> {
 
     /// The fields that a mask shows; `None` for [`MaskId::ALL`] and for masks the VM has not.
     pub fn mask(&self, mask: MaskId) -> Option<&'s Mask<'s>> {
-        self.config.masks.get(usize::from(mask.number().checked_sub(1)?))
+        mask::find(self.config.masks, mask)
     }
 
     /// What a page is at this moment, for onlookers; `None` if the VM has no such page. A page

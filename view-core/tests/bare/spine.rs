@@ -17,7 +17,7 @@ const VM: VmNumber = VmNumber(7);
 static SLOTS: [Slot; PAGES] = [const { Slot::new() }; PAGES];
 static OWNERS: [Owner; PAGES] = [const { Owner::new() }; PAGES];
 static LEASES: [Lease; 2] = [const { Lease::new() }; 2];
-static MASKS: [Mask<'_>; 1] = [Mask(&[Field { start: 8, len: 16 }])];
+static MASKS: [Mask<'_>; 1] = [Mask(&[Field::fixed::<8, 16>()])];
 
 /// A machine of four frames.
 struct Machine<'c, C> {
