@@ -67,6 +67,12 @@ impl Slot {
         (state_of(word), word & BUSY != 0)
     }
 
+    /// The frame that backs the page, or the last one that did.
+    pub(crate) fn last_frame(&self) -> Frame {
+        let [control, ..] = &self.0;
+        Frame::from_low_bits(control.load(Ordering::Acquire) >> FRAME_SHIFT)
+    }
+
     /// Takes the page, if nobody holds it.
     pub(crate) fn take(&self) -> Option<Entry> {
         let [control, version, low, high] = &self.0;

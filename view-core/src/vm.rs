@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::addr::{Epoch, Gfn, VmNumber};
+use crate::addr::{Epoch, Frame, Gfn, VmNumber};
 use crate::claim::Claim;
 use crate::mask::{self, Mask};
 use crate::owner::Frames;
@@ -230,6 +230,11 @@ impl<'s> Vm<'s> {
     /// How many replicas are out.
     pub fn replicas(&self) -> u64 {
         self.replicas.load(Ordering::Relaxed)
+    }
+
+    /// The frame that backs a page, or the last one that did.
+    pub(crate) fn last_frame(&self, gfn: Gfn) -> Option<Frame> {
+        self.slot(gfn).map(Slot::last_frame)
     }
 
     pub(crate) fn is_launched(&self) -> bool {
