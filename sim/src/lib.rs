@@ -22,6 +22,7 @@ pub mod machine;
 pub mod mutant;
 pub mod obliging;
 mod path;
+pub mod product;
 mod rename;
 pub mod report;
 pub mod seen;

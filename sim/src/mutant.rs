@@ -4,7 +4,7 @@
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "MUTANTS has a sentence for each")]
+#[expect(missing_docs, reason = "MUTANTS or a study has a sentence for each")]
 pub enum Mutant {
     MapsOriginal,
     ForgetsFence,
@@ -32,6 +32,7 @@ pub enum Mutant {
     GivesUp,
     ForgetsPlan,
     RunsStopped,
+    ShowsBlank,
 }
 
 /// A mutant, what is wrong with it, and what must catch it.

@@ -5,6 +5,8 @@
 //! happen between any two steps. A study looks at one of these closely instead, in the same words:
 //! claims, machines that are wrong on purpose, and what must be reached.
 
+mod two_runs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
@@ -57,7 +59,7 @@ pub struct Study {
 }
 
 /// Every study.
-pub const STUDIES: &[&Study] = &[];
+pub const STUDIES: &[&Study] = &[&two_runs::STUDY];
 
 impl Study {
     /// The study with this name.
