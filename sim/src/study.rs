@@ -5,6 +5,12 @@
 //! happen between any two steps. A study looks at one of these closely instead, in the same words:
 //! claims, machines that are wrong on purpose, and what must be reached.
 
+mod acts;
+mod guest;
+mod kept;
+mod moment;
+mod rounds;
+mod snapshot;
 mod two_runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +65,7 @@ pub struct Study {
 }
 
 /// Every study.
-pub const STUDIES: &[&Study] = &[&two_runs::STUDY];
+pub const STUDIES: &[&Study] = &[&two_runs::STUDY, &snapshot::SNAPSHOT, &rounds::ROUNDS];
 
 impl Study {
     /// The study with this name.
