@@ -6,12 +6,18 @@
 //! claims, machines that are wrong on purpose, and what must be reached.
 
 mod acts;
+mod disk;
+mod fooled;
 mod guest;
+mod image;
 mod kept;
 mod moment;
 mod rounds;
+mod signed;
 mod snapshot;
+mod tree;
 mod two_runs;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -65,7 +71,15 @@ pub struct Study {
 }
 
 /// Every study.
-pub const STUDIES: &[&Study] = &[&two_runs::STUDY, &snapshot::SNAPSHOT, &rounds::ROUNDS];
+pub const STUDIES: &[&Study] = &[
+    &two_runs::STUDY,
+    &snapshot::SNAPSHOT,
+    &rounds::ROUNDS,
+    &image::IMAGE,
+    &tree::TREE,
+    &disk::DISK,
+    &wire::WIRE,
+];
 
 impl Study {
     /// The study with this name.

@@ -7,14 +7,28 @@ use view_core::image::{
 };
 use view_core::key::{EpochKey, RootKey, Salt};
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::suite::{Landing, PageCipher, SealJob, Tag};
+use view_core::suite::{Landing, PageCipher, SealJob, Stream, Tag};
 use view_core::{Epoch, PAGE_SIZE, Page, VmId};
 
-use super::guest::{PAGES, Sealed};
+use super::guest::{Guest, PAGES, Sealed, pages};
 
 const ROOT: RootKey = RootKey::new([0x0a; 32]);
 /// Bytes of state, each the same number.
 pub(super) const STATE_LEN: usize = 3;
+/// Parts of a file that have a name of their own: header, bodies, state, records, trailer.
+pub(super) const PARTS: usize = 3 + 2 * PAGES;
+/// What the parts are called.
+pub(super) const NAMES: [&str; PARTS] =
+    ["header", "page 0", "page 1", "state", "record 0", "record 1", "trailer"];
+/// Where bodies begin among the parts.
+pub(super) const BODIES: usize = 1;
+/// Where the state is among the parts.
+pub(super) const STATE: usize = BODIES + PAGES;
+/// Where records begin among the parts.
+pub(super) const RECORDS: usize = STATE + 1;
+/// Where the trailer is among the parts.
+pub(super) const TRAILER: usize = RECORDS + PAGES;
+
 /// An image as a term: what is sealed in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kept {
@@ -78,6 +92,13 @@ pub(super) fn body(sealed: &Sealed) -> (Box<Page>, Tag) {
 }
 
 impl Kept {
+    /// Everything that a guest holds, sealed for an image.
+    pub(super) fn of(guest: &mut Guest, sequence: u8) -> Self {
+        let sealed = |page| guest.export(page, Stream::Image).expect("a page that is there");
+        let bodies = [0, 1].map(sealed);
+        Self { bodies, cpu: guest.cpu, sequence, epoch: guest.epoch() }
+    }
+
     /// The image itself.
     pub(super) fn image(&self) -> Image {
         let (key, mut block) = (key(self.epoch), [0; HEADER_SIZE]);
@@ -104,6 +125,16 @@ impl Image {
     pub(super) fn file(&self) -> Vec<u8> {
         self.parts.concat()
     }
+
+    /// The records, one after the other.
+    pub(super) fn records(&self) -> Vec<u8> {
+        self.parts[RECORDS..TRAILER].concat()
+    }
+}
+
+/// The tag at the end of a header.
+pub(super) fn header_tag(header: &[u8]) -> &[u8] {
+    &header[HEADER_SIZE - 16..HEADER_SIZE]
 }
 
 /// Records as the reader takes them.
@@ -111,6 +142,18 @@ pub(super) fn records(bytes: &[u8]) -> Vec<Record> {
     let mut records = vec![Record::default(); bytes.len() / 32];
     Record::bytes_mut(&mut records).copy_from_slice(bytes);
     records
+}
+
+/// What a genuine manifest says of each page; `None` if this reader refuses it.
+pub(super) fn manifest(
+    header: &[u8],
+    records: &[u8],
+    trailer: &[u8],
+    pinned: ImageRoot,
+) -> Option<Vec<GenuineRecord>> {
+    let (reader, records) = (reader(header, None).ok()?, self::records(records));
+    let manifest = reader.verify(&records, trailer.try_into().ok()?, Some(pinned)).ok()?;
+    Some(manifest.records().collect())
 }
 
 /// Reads a file as a restore does: everything is verified, and what is not genuine is not opened.
@@ -143,4 +186,20 @@ pub(super) fn alike(bytes: &[u8]) -> u8 {
     let first = bytes.first().copied().unwrap_or_default();
     assert!(bytes.iter().all(|byte| *byte == first), "genuine, and never sealed");
     first
+}
+
+/// Two images of one guest and one epoch, and one of the epoch that follows its restore.
+pub(super) fn three() -> [Kept; 3] {
+    let mut guest = Guest::building(1);
+    guest.launch();
+    guest.store(0);
+    assert!(guest.share(1, 3, 0), "a private page can be opened");
+    let older = Kept::of(&mut guest, 1);
+    pages().for_each(|page| guest.store(page));
+    let newest = Kept::of(&mut guest, 2);
+    let mut restored = Guest::building(2);
+    (restored.memory, restored.cpu) = (guest.memory, guest.cpu);
+    restored.launch();
+    restored.store(1);
+    [older, newest, Kept::of(&mut restored, 3)]
 }
