@@ -11,9 +11,13 @@ mod fooled;
 mod guest;
 mod image;
 mod kept;
+mod masks;
 mod moment;
+mod page_tables;
+pub mod registers;
 mod rounds;
 mod signed;
+mod small_vm;
 mod snapshot;
 mod tree;
 mod two_runs;
@@ -79,6 +83,9 @@ pub const STUDIES: &[&Study] = &[
     &tree::TREE,
     &disk::DISK,
     &wire::WIRE,
+    &masks::STUDY,
+    &registers::STUDY,
+    &page_tables::STUDY,
 ];
 
 impl Study {
