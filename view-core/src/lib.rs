@@ -32,6 +32,7 @@ pub mod suite;
 mod sync;
 mod vm;
 pub mod whitelist;
+mod wrong;
 
 pub use addr::{Epoch, Frame, Gfn, OutOfRange, Version, VmId, VmNumber};
 pub use batch::{Batch, Progress, Receipt, Receipts};
@@ -44,3 +45,5 @@ pub use platform::{Copies, OpenStep, Place, Platform, SealStep, Source, Target, 
 pub use slot::{Entry, Slot};
 pub use state::{Act, PageState, Refused, Request};
 pub use vm::{BadTable, NotRunnable, Unclaimed, Vm, VmConfig};
+#[cfg(feature = "wrong-cores")]
+pub use wrong::WrongCore;

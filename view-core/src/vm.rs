@@ -11,6 +11,7 @@ use crate::slot::Slot;
 use crate::state::PageState;
 use crate::sync::{AtomicU64, Ordering};
 use crate::whitelist::Leases;
+use crate::wrong::WrongCore;
 
 /// What a VM is made of. All storage is the caller's.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +119,8 @@ pub struct Vm<'s> {
     replicas: AtomicU64,
     /// 0, or one more than the gfn that stopped the VM.
     stopped: AtomicU64,
+    #[cfg(feature = "wrong-cores")]
+    wrong: Option<WrongCore>,
 }
 
 impl<'s> Vm<'s> {
@@ -146,7 +149,21 @@ impl<'s> Vm<'s> {
     pub fn resume(config: VmConfig<'s>, words: [u64; 3]) -> Result<Self, BadTable> {
         check_size(&config)?;
         let [building, replicas, stopped] = words.map(AtomicU64::new);
-        Ok(Self { config, building, replicas, stopped })
+        Ok(Self {
+            config,
+            building,
+            replicas,
+            stopped,
+            #[cfg(feature = "wrong-cores")]
+            wrong: None,
+        })
+    }
+
+    /// The same VM with a core that is wrong on purpose. Never for use.
+    #[cfg(feature = "wrong-cores")]
+    #[must_use = "the VM itself is gone"]
+    pub fn made_wrong(self, wrong: WrongCore) -> Self {
+        Self { wrong: Some(wrong), ..self }
     }
 
     /// What [`resume`](Self::resume) needs beside rows and lists: pages being built and whether the
@@ -224,7 +241,8 @@ impl<'s> Vm<'s> {
         if let Some(gfn) = self.stopped.load(Ordering::Acquire).checked_sub(1) {
             return Err(NotRunnable::Stopped(Gfn::from_low_bits(gfn)));
         }
-        if self.is_launched() { Ok(()) } else { Err(NotRunnable::NotLaunched) }
+        let launched = self.is_launched() || self.is_wrong(WrongCore::RunsUnbuilt);
+        if launched { Ok(()) } else { Err(NotRunnable::NotLaunched) }
     }
 
     /// How many replicas are out.
@@ -235,6 +253,18 @@ impl<'s> Vm<'s> {
     /// The frame that backs a page, or the last one that did.
     pub(crate) fn last_frame(&self, gfn: Gfn) -> Option<Frame> {
         self.slot(gfn).map(Slot::last_frame)
+    }
+
+    /// Whether the core is wrong on purpose in this way; never in what is shipped.
+    #[cfg(not(feature = "wrong-cores"))]
+    pub(crate) const fn is_wrong(&self, _: WrongCore) -> bool {
+        false
+    }
+
+    /// Whether the core is wrong on purpose in this way.
+    #[cfg(feature = "wrong-cores")]
+    pub(crate) fn is_wrong(&self, how: WrongCore) -> bool {
+        self.wrong == Some(how)
     }
 
     pub(crate) fn is_launched(&self) -> bool {
