@@ -143,6 +143,7 @@ proptest! {
                 prop_assert_eq!(changed.0, "rip");
             }
             Ok(entered) => {
+                prop_assert!(is_instruction(exit));
                 prop_assert_eq!(entered.rip, next);
                 for (index, word) in entered.words().iter().enumerate().filter(|(i, _)| *i != RIP) {
                     let result = results.words()[index];
