@@ -60,11 +60,10 @@ impl Slot {
         [control, version, low, high].map(|word| word.load(Ordering::Acquire))
     }
 
-    /// The page's state, and whether somebody holds it right now.
-    pub(crate) fn glance(&self) -> (PageState, bool) {
+    /// The page's state, for onlookers.
+    pub(crate) fn glance(&self) -> PageState {
         let [control, ..] = &self.0;
-        let word = control.load(Ordering::Acquire);
-        (state_of(word), word & BUSY != 0)
+        state_of(control.load(Ordering::Acquire))
     }
 
     /// The frame that backs the page, or the last one that did.

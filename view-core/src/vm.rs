@@ -210,7 +210,7 @@ impl<'s> Vm<'s> {
     /// What a page is at this moment, for onlookers; `None` if the VM has no such page. A page
     /// that is held shows the state it had, or `Scrubbing` or `Poisoned` once steps are under way.
     pub fn state(&self, gfn: Gfn) -> Option<PageState> {
-        Some(self.slot(gfn)?.glance().0)
+        Some(self.slot(gfn)?.glance())
     }
 
     /// Takes a page for one decision.
