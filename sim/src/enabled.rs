@@ -9,6 +9,7 @@ use crate::bytes::{Bytes, Seal};
 use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
 use crate::flight::PLANS;
 use crate::machine::{FRAMES, PAGES, VMS};
+use crate::mutant::Mutant;
 use crate::table;
 use crate::world::World;
 
@@ -107,8 +108,9 @@ impl World<'_> {
     fn in_frames(&self, page: PageRef, ask: Ask, mut found: impl FnMut(Ask)) {
         let offered = |number: &u8| {
             let owner = self.ownership(*number);
-            matches!(owner, Ownership::Offered(vm, gfn)
-                if u64::from(vm.0) == u64::from(page.vm) && gfn.number() == u64::from(page.gfn))
+            let anothers = self.mutant.is_some_and(Mutant::takes_anothers);
+            matches!(owner, Ownership::Offered(vm, gfn) if anothers
+                || u64::from(vm.0) == u64::from(page.vm) && gfn.number() == u64::from(page.gfn))
         };
         let frames = (0..self.config.frames).filter(offered);
         if matches!(ask, Ask::PageIn(_)) {

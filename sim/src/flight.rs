@@ -5,7 +5,7 @@ use view_core::{Batch, PageState, Plan, Progress, Refused};
 
 use crate::bytes::Bytes;
 use crate::echo::Echo;
-use crate::event::{Ask, FaultTime, PageRef};
+use crate::event::{Ask, FaultTime, PageRef, Term};
 use crate::host::{decide, gfn};
 use crate::mutant::Mutant;
 use crate::world::World;
@@ -96,7 +96,8 @@ impl<'t> World<'t> {
 
     /// Claims, decides and pushes; false if the core refuses.
     fn add(&mut self, flight: &mut Flight<'t>, page: PageRef, ask: Ask, consent: bool) -> bool {
-        let planned = self.claimed(page, ask);
+        let about = if consent { Some(page) } else { self.believed(page) };
+        let planned = about.and_then(|about| self.claimed(page, ask, about));
         let plan = match planned {
             Some(Ok((asked, plan))) => {
                 flight.asks.push(asked).expect("the batch has room");
@@ -114,12 +115,18 @@ impl<'t> World<'t> {
         true
     }
 
-    /// Claims and decides. `None` if somebody holds the page.
-    fn claimed(&self, page: PageRef, ask: Ask) -> Option<Result<(Asked, Plan<'t>), Refused>> {
+    /// Claims and decides, on evidence about a page if any is needed. `None` if somebody holds the
+    /// page.
+    fn claimed(
+        &self,
+        page: PageRef,
+        ask: Ask,
+        about: PageRef,
+    ) -> Option<Result<(Asked, Plan<'t>), Refused>> {
         let vm = self.vm(page.vm);
         let (row, [building, replicas, _]) = (self.words(page), vm.words());
         let claim = vm.claim(gfn(page)).ok()?;
-        Some(decide(vm, claim, page, ask).map(|plan| {
+        Some(decide(self.vm(about.vm), claim, about, ask).map(|plan| {
             let [building_now, replicas_now, _] = vm.words();
             let (building, replica) = (building_now != building, replicas_now != replicas);
             (Asked { page, ask, row, building, replica }, plan)
@@ -154,7 +161,7 @@ impl<'t> World<'t> {
     ) -> Flight<'t> {
         let mut flight = Flight { steps, ..Flight::new() };
         for (page, ask) in asks {
-            let Some(Ok((asked, plan))) = self.claimed(page, ask) else {
+            let Some(Ok((asked, plan))) = self.claimed(page, ask, page) else {
                 unreachable!("what was planned once can be planned again")
             };
             flight.asks.push(asked).expect("as many as before");
@@ -197,6 +204,9 @@ impl<'t> World<'t> {
             self.just.committed.push((*page, *ask, state));
             let ghost = &mut self.ghosts[page.index()];
             ghost.building = state == PageState::Building;
+            if (*ask, ghost.term) == (Ask::Unmap, Some(Term::Once)) {
+                ghost.consent = None;
+            }
             ghost.reclaimed |= *ask == Ask::Unshare;
             ghost.reclaimed &= state != PageState::Free;
         }

@@ -99,7 +99,8 @@ impl Storage {
                         masks: &[],
                         replicas_max: u64::from(config.replicas),
                     };
-                    Vm::new(config).expect("as many rows as pages, all zeroed")
+                    let vm = Vm::new(config).expect("as many rows as pages, all zeroed");
+                    as_wrong(vm, mutant)
                 })
             })
             .collect()
@@ -133,7 +134,19 @@ impl Storage {
     }
 }
 
-/// Decides through the door that the ask belongs to.
+/// The VM, with its core made wrong if that is what is wrong.
+#[cfg(feature = "wrong-cores")]
+fn as_wrong(vm: Vm<'_>, mutant: Option<Mutant>) -> Vm<'_> {
+    if let Some(Mutant::Core(wrong)) = mutant { vm.made_wrong(wrong) } else { vm }
+}
+
+#[cfg(not(feature = "wrong-cores"))]
+const fn as_wrong(vm: Vm<'_>, _: Option<Mutant>) -> Vm<'_> {
+    vm
+}
+
+/// Decides through the door that the ask belongs to. If evidence is needed, it is about this page
+/// of this VM.
 ///
 /// # Errors
 /// What the core refuses.

@@ -24,6 +24,7 @@ pub mod mark;
 pub mod mutant;
 pub mod obliging;
 mod path;
+pub mod product;
 mod rename;
 pub mod report;
 pub mod resume;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use sim::config::{CONFIGS, Config};
 use sim::explain;
 use sim::explore::{Hunt, Outcome, explore};
-use sim::mutant::{Entry, MUTANTS};
+use sim::mutant::{Entry, HAS_CORES, MUTANTS};
 use sim::report::{self, Row};
 use sim::shrink::shrink;
 use sim::study::{STUDIES, Study, Wanted};
@@ -151,6 +151,9 @@ fn mutants(json: bool) -> ExitCode {
             let caught = told(id, trace, found.distinct_states);
             if caught { _ = caught_by.insert(*id) } else { survivors.push(wrong.name) }
         }
+    }
+    if !HAS_CORES {
+        println!("wrong cores are not compiled in: --features wrong-cores");
     }
     let unproven = report::without_mutant(&caught_by);
     if json {

@@ -1,10 +1,15 @@
 //! Platforms, ciphers and frontends that are wrong on purpose: each must be caught.
 //!
-//! This is the list; how they are wrong is in [`wrong`](crate::wrong).
+//! This is the list; how they are wrong is in [`wrong`](crate::wrong), and for cores in the core
+//! itself.
+
+mod cores;
+
+use cores::CORES;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "MUTANTS has a sentence for each")]
+#[expect(missing_docs, reason = "MUTANTS or a study has a sentence for each")]
 pub enum Mutant {
     MapsOriginal,
     ForgetsFence,
@@ -32,6 +37,9 @@ pub enum Mutant {
     GivesUp,
     ForgetsPlan,
     RunsStopped,
+    ShowsBlank,
+    #[cfg(feature = "wrong-cores")]
+    Core(view_core::WrongCore),
 }
 
 /// A mutant, what is wrong with it, and what must catch it.
@@ -59,8 +67,22 @@ const fn entry(
     Entry { mutant, name, sentence, config, caught_by }
 }
 
-/// All of them.
-pub const MUTANTS: &[Entry] = &[
+/// All of them: platforms, ciphers and frontends first, then cores.
+pub const MUTANTS: &[Entry] = &{
+    let mut all = [AROUND[0]; AROUND.len() + CORES.len()];
+    let mut at = 1;
+    while at < all.len() {
+        all[at] = if at < AROUND.len() { AROUND[at] } else { CORES[at - AROUND.len()] };
+        at += 1;
+    }
+    all
+};
+
+/// Whether wrong cores are compiled in.
+pub const HAS_CORES: bool = !CORES.is_empty();
+
+/// What is wrong around a sound core.
+const AROUND: &[Entry] = &[
     entry(
         Mutant::MapsOriginal,
         "maps-original",

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
-    View, What,
+    View, What, show_fields,
 };
 
 /// What the machine could not do: the page it was about.
@@ -129,10 +129,8 @@ impl<'m, C: PageCipher<Id = PageId>> Software<'m, C> {
 
     fn show_masked(&mut self, gfn: Gfn, mask: MaskId) -> Result<(), NoSuchPage> {
         let mut shown = Box::new(Page::zeroed());
-        let index = usize::from(mask.number()).checked_sub(1);
-        if let Some(mask) = index.and_then(|index| self.masks.get(index)) {
-            mask.apply(self.frame(gfn)?, &mut shown);
-        }
+        // A mask that the VM has not shows nothing.
+        let _ = show_fields(self.masks, mask, self.frame(gfn)?, &mut shown);
         self.masked.insert(gfn, shown);
         Ok(())
     }

@@ -5,6 +5,24 @@
 //! happen between any two steps. A study looks at one of these closely instead, in the same words:
 //! claims, machines that are wrong on purpose, and what must be reached.
 
+mod acts;
+mod disk;
+mod fooled;
+mod guest;
+mod image;
+mod kept;
+mod masks;
+mod moment;
+mod page_tables;
+pub mod registers;
+mod rounds;
+mod signed;
+mod small_vm;
+mod snapshot;
+mod tree;
+mod two_runs;
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
@@ -57,7 +75,18 @@ pub struct Study {
 }
 
 /// Every study.
-pub const STUDIES: &[&Study] = &[];
+pub const STUDIES: &[&Study] = &[
+    &two_runs::STUDY,
+    &snapshot::SNAPSHOT,
+    &rounds::ROUNDS,
+    &image::IMAGE,
+    &tree::TREE,
+    &disk::DISK,
+    &wire::WIRE,
+    &masks::STUDY,
+    &registers::STUDY,
+    &page_tables::STUDY,
+];
 
 impl Study {
     /// The study with this name.

@@ -187,6 +187,13 @@ impl<'t> World<'t> {
         wrong || self.vm(vm).runnable().is_ok()
     }
 
+    /// Whether no guest CPU of a VM may run: the core says so, or would have to.
+    fn must_stop(&self, vm: u8) -> bool {
+        let stops = |page| self.ghost(page).building || self.ghost(page).poisoned;
+        let mut own = self.config.page_refs().filter(|page| page.vm == vm);
+        self.vm(vm).runnable().is_err() || own.any(stops)
+    }
+
     /// Lets something happen. What it does not find, it does not do.
     pub fn apply(&mut self, event: Event) {
         self.just = Just::default();
@@ -228,7 +235,7 @@ impl<'t> World<'t> {
             return;
         }
         let Some(place) = self.machine.guest_walk(cpu, page) else { return };
-        self.just.ran_stopped = self.vm(page.vm).runnable().is_err();
+        self.just.ran_stopped = self.must_stop(page.vm);
         if store {
             let number = self.used[0];
             self.used[0] += 1;
@@ -287,9 +294,20 @@ impl<'t> World<'t> {
 
     /// A sound frontend has no door for what the management side says of a page.
     fn claim(&mut self, page: PageRef) {
-        if self.mutant == Some(Mutant::TrustsClaim) && self.flights[0].is_none() {
+        if self.flights[0].is_none() {
             let ask = Ask::Share(Perm::Read, Term::Never);
             self.begin_as(0, page, ask, false);
+        }
+    }
+
+    /// The page that evidence is about where the management side's word becomes some.
+    pub(crate) fn believed(&self, page: PageRef) -> Option<PageRef> {
+        let mutant = self.mutant?;
+        let another = self.config.page_refs().find(|other| *other != page);
+        if mutant == Mutant::TrustsClaim {
+            Some(page)
+        } else {
+            another.filter(|_| mutant.takes_anothers())
         }
     }
 

@@ -65,7 +65,8 @@ impl Wrong<'_, '_> {
                 *tag = seal.tag();
                 self.world.machine.answer(Answer::Tag(seal.tag()));
             }
-            if self.is(Mutant::ReplicaPlain) || self.is(Mutant::SealsLate) {
+            let blank = self.is(Mutant::ShowsBlank) && plain == Bytes::ZERO;
+            if blank || self.is(Mutant::ReplicaPlain) || self.is(Mutant::SealsLate) {
                 self.world.machine.put(Phys::of(step.target.frame), plain);
                 self.leave_plain(&step);
             }
@@ -216,7 +217,8 @@ impl Platform for Wrong<'_, '_> {
     }
 
     fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), Broken> {
-        let wrong = [Mutant::ConstantVersion, Mutant::ReplicaPlain, Mutant::SealsLate];
+        let wrong =
+            [Mutant::ConstantVersion, Mutant::ReplicaPlain, Mutant::SealsLate, Mutant::ShowsBlank];
         if wrong.into_iter().any(|mutant| self.is(mutant)) {
             self.seal_wrong(steps, tags);
             return Ok(());

@@ -17,6 +17,8 @@ fn every_kept_trace_ends_as_it_says() {
         let text = std::fs::read_to_string(&path).expect("text");
         let trace: Trace = text.parse().unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
         assert_eq!(trace.broken(), trace.breaks, "{}", path.display());
+        let harmless = trace.mutant.is_some() && trace.breaks.is_empty();
+        assert!(!harmless, "{} shows nothing", path.display());
         // The same events on a sound machine hurt nobody.
         let sound = Trace { mutant: None, breaks: Vec::new(), ..trace };
         assert_eq!(sound.broken(), [""; 0], "{} on a sound machine", path.display());

@@ -12,6 +12,9 @@ pub const INVARIANTS: &str = include_str!("../invariants.md");
 /// The life of a page: what every event leads to in every state.
 pub const STATES: &str = include_str!("../states.md");
 
+/// What shows of registers at each exit, and what may be changed.
+pub const REGISTER_MASKS: &str = include_str!("../register-masks.md");
+
 /// How many distinct states TLC finds in each configuration that tla/ has, as JSON.
 const COUNTS: &str = include_str!("../tla/counts.json");
 

@@ -17,7 +17,7 @@ use text::{File, code, says, tree};
 const IMPORTS: &[(&str, &[&str], &[&str])] = &[
     ("view-core", &[], &[]),
     ("spec", &[], &[]),
-    ("sim", &["view-core", "spec"], &[]),
+    ("sim", &["view-core", "spec"], &["sim"]), // its tests ask for its feature `wrong-cores`
     ("frontend-kvm", &["view-core"], &["sim"]),
     ("frontend-xen", &["view-core"], &["sim"]),
     ("frontend-bare", &["view-core"], &["sim"]),
@@ -119,6 +119,7 @@ fn imports_point_inward() {
     bad("view-core/Cargo.toml", "[dependencies.alias]\npackage = \"spec\"");
     bad("spec/Cargo.toml", "[dependencies]\nview-core = { path = \"../view-core\" }");
     bad("sim/Cargo.toml", "[dependencies]\nfrontend-kvm.workspace = true");
+    bad("sim/Cargo.toml", "[dependencies]\nsim = { path = \".\" }");
     bad("frontend-kvm/Cargo.toml", "[dependencies]\nsim.workspace = true");
     bad("frontend-xen/Cargo.toml", "[dependencies]\naes.workspace = true");
     bad("frontend-xen/Cargo.toml", "[dev-dependencies]\nfrontend-kvm.workspace = true");

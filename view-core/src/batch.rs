@@ -10,6 +10,7 @@ use crate::claim::Plan;
 use crate::platform::{OpenStep, Platform, SealStep, View};
 use crate::state::PageState;
 use crate::suite::{PageId, Tag};
+use crate::wrong::WrongCore;
 
 /// How far a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,18 @@ enum Phase {
     Grant,
     Done,
     Failed,
+}
+
+impl Phase {
+    /// What follows where the fence comes last; `next` is what should.
+    const fn fencing_late(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Withdraw, Self::Fence) => Self::Fetch,
+            (Self::Grant, Self::Done) => Self::Fence,
+            (Self::Fence, Self::Fetch) => Self::Done,
+            (_, next) => next,
+        }
+    }
 }
 
 /// At most `N` plans that go through their phases together.
@@ -198,7 +211,7 @@ impl<'t, const N: usize> Batch<'t, N> {
         platform.open(&steps, &mut genuine)?;
         let opening = self.plans.iter_mut().filter(|plan| plan.open_step().is_some());
         for (plan, genuine) in opening.zip(&genuine) {
-            plan.forged = !genuine;
+            plan.forged = !genuine && !plan.is_wrong(WrongCore::CommitsForged);
         }
         Ok(true)
     }
@@ -234,7 +247,8 @@ impl<'t, const N: usize> Batch<'t, N> {
 
     /// Always false, so that a phase without work reads as one.
     fn enter(&mut self, phase: Phase) -> bool {
-        self.phase = phase;
+        let late = self.plans.iter().any(|plan| plan.is_wrong(WrongCore::FencesLate));
+        self.phase = if late { self.phase.fencing_late(phase) } else { phase };
         self.cursor = 0;
         false
     }

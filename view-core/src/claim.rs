@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::addr::{Frame, Gfn};
+use crate::addr::{Epoch, Frame, Gfn};
 use crate::perm::{MaskId, PageKind, Perm};
 use crate::platform::{Copies, OpenStep, SealStep, Target, View, What};
 use crate::slot::{Entry, Slot};
@@ -14,6 +14,7 @@ use crate::state::{Act, Decision, PageState, Refused, Request, on_act, on_reques
 use crate::suite::{PageId, Stream, Tag};
 use crate::vm::Vm;
 use crate::whitelist::{Expiry, LeaseIndex};
+use crate::wrong::WrongCore;
 
 /// One page, held for one decision.
 #[must_use = "deciding consumes it; dropping it lets go of the page"]
@@ -41,7 +42,8 @@ impl<'t> Claim<'t> {
             .entry
             .lease
             .and_then(|lease| hold.vm.leases().expiry(lease))
-            .is_some_and(|expiry| expiry == Expiry::FirstUnmap);
+            .is_some_and(|expiry| expiry == Expiry::FirstUnmap)
+            && !hold.vm.is_wrong(WrongCore::ForgetsFirstUnmap);
         let decision = on_request(hold.entry.state, request, hold.entry.excluded, once)?;
         if let Request::PageIn(frame) = request {
             hold.reserve_frame(frame)?;
@@ -68,7 +70,8 @@ impl<'t> Claim<'t> {
                 hold.reserve_frame(frame)?;
             }
             Act::Share(evidence, _, mask, expiry) => {
-                if !evidence.is_about(hold.vm, hold.gfn) {
+                let ignored = hold.vm.is_wrong(WrongCore::IgnoresEvidence);
+                if !evidence.is_about(hold.vm, hold.gfn) && !ignored {
                     return Err(Refused::WrongEvidence);
                 }
                 if mask != MaskId::ALL && hold.vm.mask(mask).is_none() {
@@ -143,11 +146,13 @@ impl<'t> Plan<'t> {
     }
 
     pub(crate) fn withdrawal(&self, which: usize) -> Option<View> {
-        self.decision.withdraw.get(which).copied().flatten()
+        let view = self.decision.withdraw.get(which).copied().flatten();
+        view.filter(|view| *view == View::Owner || !self.is_wrong(WrongCore::WithdrawsOwnerOnly))
     }
 
-    pub(crate) const fn withdraws(&self) -> bool {
+    pub(crate) fn withdraws(&self) -> bool {
         matches!(self.decision.withdraw, [Some(_), _] | [_, Some(_)])
+            && !self.is_wrong(WrongCore::SkipsFence)
     }
 
     pub(crate) const fn fetches(&self) -> bool {
@@ -167,8 +172,8 @@ impl<'t> Plan<'t> {
         })
     }
 
-    pub(crate) const fn scrub(&self) -> Option<Copies> {
-        self.decision.scrub
+    pub(crate) fn scrub(&self) -> Option<Copies> {
+        self.decision.scrub.filter(|_| !self.is_wrong(WrongCore::SkipsScrub))
     }
 
     pub(crate) const fn grant(&self) -> Option<(View, What, Perm)> {
@@ -186,8 +191,12 @@ impl<'t> Plan<'t> {
         }
     }
 
-    pub(crate) const fn is_started(&self) -> bool {
-        matches!(self.hold.fate, Fate::Poison)
+    pub(crate) fn is_started(&self) -> bool {
+        self.hold.fate == Fate::Poison && !self.is_wrong(WrongCore::ClosesNothing)
+    }
+
+    pub(crate) fn is_wrong(&self, how: WrongCore) -> bool {
+        self.hold.vm.is_wrong(how)
     }
 
     /// Makes the decision true in the table. Cannot fail.
@@ -215,13 +224,13 @@ impl<'t> Plan<'t> {
     }
 
     fn page_id(&self, stream: Stream) -> PageId {
-        let entry = &self.hold.entry;
+        let Hold { entry, vm, .. } = &self.hold;
         let closed = (PageKind::MEMORY, Perm::Read, MaskId::ALL);
         let (kind, perm, mask) = self.shown_as(stream).terms().unwrap_or(closed);
         PageId {
             gfn: self.hold.gfn,
             version: entry.version,
-            epoch: self.hold.vm.epoch(),
+            epoch: if self.is_wrong(WrongCore::OneEpoch) { Epoch(1) } else { vm.epoch() },
             kind,
             perm,
             mask,
@@ -271,7 +280,9 @@ struct Hold<'t> {
 impl Hold<'_> {
     fn reserve_frame(&mut self, frame: Frame) -> Result<(), Refused> {
         let accepted = self.vm.frames().accept(frame, self.vm.number(), self.gfn);
-        accepted.map_err(|_| Refused::NotOffered)?;
+        if accepted.is_err() && !self.vm.is_wrong(WrongCore::TakesAnyFrame) {
+            return Err(Refused::NotOffered);
+        }
         self.reserved.frame = Some(frame);
         Ok(())
     }
@@ -289,6 +300,9 @@ impl Hold<'_> {
 
     /// [F2] Burnt before anybody acts on it, and for good.
     fn burn_version(&mut self) -> Result<(), Refused> {
+        if self.vm.is_wrong(WrongCore::KeepsVersion) {
+            return Ok(());
+        }
         self.entry.version = self.entry.version.next().ok_or(Refused::VersionsSpent)?;
         self.slot.burn(&self.entry);
         Ok(())
@@ -343,9 +357,14 @@ impl Hold<'_> {
     }
 
     fn poison(&mut self) {
-        self.vm.stop(self.gfn);
+        if !self.vm.is_wrong(WrongCore::RunsPoisoned) {
+            self.vm.stop(self.gfn);
+        }
         if let Some(frame) = self.reserved.frame {
             self.entry.frame = frame;
+        }
+        if self.vm.is_wrong(WrongCore::FreesPoisoned) {
+            self.vm.frames().release(self.entry.frame, self.vm.number(), self.gfn);
         }
         self.vm.frames().quarantine(self.entry.frame, self.vm.number(), self.gfn);
         self.free_lease();
@@ -363,7 +382,9 @@ impl Hold<'_> {
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         match self.fate {
+            Fate::AsWas if self.vm.is_wrong(WrongCore::HoldsDropped) => return,
             Fate::AsWas => self.give_back(),
+            Fate::Poison if self.vm.is_wrong(WrongCore::SparesDropped) => self.give_back(),
             Fate::Poison => self.poison(),
             Fate::Committed => {}
         }

@@ -47,9 +47,14 @@ impl Slot {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// Makes the row what [`words`](Self::words) found: for a table that moves to a new monitor or
-    /// place, or goes back. Nobody may use the table meanwhile, and only
-    /// [`Vm::resume`](crate::Vm::resume) takes rows that are in use.
+    /// A row as [`words`](Self::words) found it, for a table that moves: to a new monitor, or to
+    /// another place. Only [`Vm::resume`](crate::Vm::resume) takes rows that are in use.
+    pub fn from_words(words: [u64; 4]) -> Self {
+        Self(words.map(AtomicU64::new))
+    }
+
+    /// Makes the row what [`words`](Self::words) found, for a table that goes back. Nobody may use
+    /// the table meanwhile.
     pub fn put_words(&self, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words) {
             to.store(word, Ordering::Release);
@@ -63,11 +68,16 @@ impl Slot {
         [control, version, low, high].map(|word| word.load(Ordering::Acquire))
     }
 
-    /// The page's state, and whether somebody holds it right now.
-    pub(crate) fn glance(&self) -> (PageState, bool) {
+    /// The page's state, for onlookers.
+    pub(crate) fn glance(&self) -> PageState {
         let [control, ..] = &self.0;
-        let word = control.load(Ordering::Acquire);
-        (state_of(word), word & BUSY != 0)
+        state_of(control.load(Ordering::Acquire))
+    }
+
+    /// The frame that backs the page, or the last one that did.
+    pub(crate) fn last_frame(&self) -> Frame {
+        let [control, ..] = &self.0;
+        Frame::from_low_bits(control.load(Ordering::Acquire) >> FRAME_SHIFT)
     }
 
     /// Takes the page, if nobody holds it.

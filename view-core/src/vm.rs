@@ -2,15 +2,16 @@
 
 use core::fmt;
 
-use crate::addr::{Epoch, Gfn, VmNumber};
+use crate::addr::{Epoch, Frame, Gfn, VmNumber};
 use crate::claim::Claim;
-use crate::mask::Mask;
+use crate::mask::{self, Mask};
 use crate::owner::Frames;
 use crate::perm::MaskId;
 use crate::slot::Slot;
 use crate::state::PageState;
 use crate::sync::{AtomicU64, Ordering};
 use crate::whitelist::Leases;
+use crate::wrong::WrongCore;
 
 /// What a VM is made of. All storage is the caller's.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +119,8 @@ pub struct Vm<'s> {
     replicas: AtomicU64,
     /// 0, or one more than the gfn that stopped the VM.
     stopped: AtomicU64,
+    #[cfg(feature = "wrong-cores")]
+    wrong: Option<WrongCore>,
 }
 
 impl<'s> Vm<'s> {
@@ -146,7 +149,21 @@ impl<'s> Vm<'s> {
     pub fn resume(config: VmConfig<'s>, words: [u64; 3]) -> Result<Self, BadTable> {
         check_size(&config)?;
         let [building, replicas, stopped] = words.map(AtomicU64::new);
-        Ok(Self { config, building, replicas, stopped })
+        Ok(Self {
+            config,
+            building,
+            replicas,
+            stopped,
+            #[cfg(feature = "wrong-cores")]
+            wrong: None,
+        })
+    }
+
+    /// The same VM with a core that is wrong on purpose. Never for use.
+    #[cfg(feature = "wrong-cores")]
+    #[must_use = "the VM itself is gone"]
+    pub fn made_wrong(self, wrong: WrongCore) -> Self {
+        Self { wrong: Some(wrong), ..self }
     }
 
     /// Makes of the VM what [`words`](Self::words) found, as [`Slot::put_words`] does a row.
@@ -194,13 +211,13 @@ impl<'s> Vm<'s> {
 
     /// The fields that a mask shows; `None` for [`MaskId::ALL`] and for masks the VM has not.
     pub fn mask(&self, mask: MaskId) -> Option<&'s Mask<'s>> {
-        self.config.masks.get(usize::from(mask.number().checked_sub(1)?))
+        mask::find(self.config.masks, mask)
     }
 
     /// What a page is at this moment, for onlookers; `None` if the VM has no such page. A page
     /// that is held shows the state it had, or `Scrubbing` or `Poisoned` once steps are under way.
     pub fn state(&self, gfn: Gfn) -> Option<PageState> {
-        Some(self.slot(gfn)?.glance().0)
+        Some(self.slot(gfn)?.glance())
     }
 
     /// Takes a page for one decision.
@@ -231,12 +248,30 @@ impl<'s> Vm<'s> {
         if let Some(gfn) = self.stopped.load(Ordering::Acquire).checked_sub(1) {
             return Err(NotRunnable::Stopped(Gfn::from_low_bits(gfn)));
         }
-        if self.is_launched() { Ok(()) } else { Err(NotRunnable::NotLaunched) }
+        let launched = self.is_launched() || self.is_wrong(WrongCore::RunsUnbuilt);
+        if launched { Ok(()) } else { Err(NotRunnable::NotLaunched) }
     }
 
     /// How many replicas are out.
     pub fn replicas(&self) -> u64 {
         self.replicas.load(Ordering::Relaxed)
+    }
+
+    /// The frame that backs a page, or the last one that did.
+    pub(crate) fn last_frame(&self, gfn: Gfn) -> Option<Frame> {
+        self.slot(gfn).map(Slot::last_frame)
+    }
+
+    /// Whether the core is wrong on purpose in this way; never in what is shipped.
+    #[cfg(not(feature = "wrong-cores"))]
+    pub(crate) const fn is_wrong(&self, _: WrongCore) -> bool {
+        false
+    }
+
+    /// Whether the core is wrong on purpose in this way.
+    #[cfg(feature = "wrong-cores")]
+    pub(crate) fn is_wrong(&self, how: WrongCore) -> bool {
+        self.wrong == Some(how)
     }
 
     pub(crate) fn is_launched(&self) -> bool {

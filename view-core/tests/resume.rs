@@ -72,11 +72,18 @@ impl Storage {
 
     /// The same words in another place.
     fn moved(&self) -> Self {
-        let new = Self::default();
-        self.slots.iter().zip(&new.slots).for_each(|(from, to)| to.put_words(from.words()));
-        self.owners.iter().zip(&new.owners).for_each(|(from, to)| to.put_word(from.word()));
-        self.leases.iter().zip(&new.leases).for_each(|(from, to)| to.put_words(from.words()));
-        new
+        Self {
+            slots: self.slots.each_ref().map(|slot| Slot::from_words(slot.words())),
+            owners: self.owners.each_ref().map(|owner| Owner::from_word(owner.word())),
+            leases: self.leases.each_ref().map(|lease| Lease::from_words(lease.words())),
+        }
+    }
+
+    /// The words of another place in this one.
+    fn put(&self, from: &Self) {
+        self.slots.iter().zip(&from.slots).for_each(|(to, from)| to.put_words(from.words()));
+        self.owners.iter().zip(&from.owners).for_each(|(to, from)| to.put_word(from.word()));
+        self.leases.iter().zip(&from.leases).for_each(|(to, from)| to.put_words(from.words()));
     }
 }
 
@@ -154,4 +161,27 @@ fn a_table_that_is_too_small_is_not_resumed() {
     let storage = Storage::default();
     let config = VmConfig { pages: 3, ..storage.config() };
     assert_eq!(Vm::resume(config, [0; 3]).err(), Some(BadTable::TooSmall { needed: 3, rows: 2 }));
+}
+
+#[test]
+fn a_table_that_goes_back_forgets_what_came_after() {
+    let storage = Storage::default();
+    let vm = Vm::new(storage.config()).expect("zeroed rows");
+    vm.launch().expect("nothing is being built");
+    let frame = Frame::new(0).expect("small");
+    vm.frames().offer(frame, vm.number(), gfn(0)).expect("free");
+    act(&vm, 0, Act::Accept(frame)).expect("offered");
+    let (then, words) = (storage.moved(), vm.words());
+    share(&vm, 0, Doorbell::SHARE, 1, 7).expect("private");
+    let mut batch: Batch<'_, 1> = Batch::new();
+    let plan = vm.claim(gfn(0)).expect("free to take").request(Request::Destroy).expect("open");
+    assert!(batch.push(plan).is_ok());
+    let _ = batch.step(&mut Nothing);
+    drop(batch);
+    assert!(vm.runnable().is_err());
+    storage.put(&then);
+    vm.put_words(words);
+    assert_eq!((vm.state(gfn(0)), vm.runnable()), (Some(PageState::Private), Ok(())));
+    assert_eq!(vm.leases().due(7).count(), 0);
+    share(&vm, 0, Doorbell::SHARE, 1, 7).expect("the only place in the list is free again");
 }

@@ -43,7 +43,7 @@ const OPEN_MAX: usize = 255;
 const REPLICAS_MAX: u64 = 4096;
 
 /// The field masks that a guest can share pages under: 1 shows the first 64 bytes.
-static MASKS: [Mask<'static>; 1] = [Mask(&[Field { start: 0, len: 64 }])];
+static MASKS: [Mask<'static>; 1] = [Mask(&[Field::fixed::<0, 64>()])];
 
 /// Why a VM could not be started.
 #[derive(Debug, thiserror::Error)]

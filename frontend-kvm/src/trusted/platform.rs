@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::{
     Copies, Gfn, Mask, MaskId, OpenStep, Page, Perm, Place, Platform, SealStep, Source, Target,
-    View, What,
+    View, What, show_fields,
 };
 use zeroize::Zeroize;
 
@@ -149,10 +149,8 @@ impl KvmPlatform {
     fn masked(&self, gfn: Gfn, mask: MaskId) -> Result<Page, ViewFault> {
         let (mut page, mut shown) = (Page::zeroed(), Page::zeroed());
         self.shared.views.read_guest(gfn, &mut page)?;
-        let index = usize::from(mask.number()).wrapping_sub(1);
-        if let Some(mask) = self.shared.masks.get(index) {
-            mask.apply(&page, &mut shown);
-        }
+        // A mask that the VM has not shows nothing.
+        let _ = show_fields(self.shared.masks, mask, &page, &mut shown);
         page.zeroize();
         Ok(shown)
     }

@@ -141,7 +141,9 @@ fn kept() -> Vec<(String, Trace)> {
     let read = |path: &std::path::PathBuf| {
         let text = std::fs::read_to_string(path).expect("a trace is text");
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        (name, text.parse().expect("a trace that is kept"))
+        // What was wrong with the machine that found it is not wrong here, nor perhaps compiled in.
+        let sound: Vec<&str> = text.lines().filter(|line| !line.starts_with("mutant ")).collect();
+        (name, sound.join("\n").parse().expect("a trace that is kept"))
     };
     paths.iter().map(read).collect()
 }

@@ -263,8 +263,13 @@ fn not_its_own(look: &Look, page: &PageLook) -> Vec<Culprit> {
             cells: vec![cell::guest(page.page, via), cell::owner(at), cell::guest_view(page.page)],
         })
         .collect();
-    let frame = page.frame.filter(|at| !page.busy && !look.owns(page.page, *at));
-    if let (Some(at), false) = (frame, page.state == PageState::Poisoned) {
+    let quarantined = |at: Phys| {
+        let owner = look.place(at).and_then(|at| at.owner);
+        matches!(owner, Some(Ownership::Quarantined(..)))
+    };
+    let poisoned = page.state == PageState::Poisoned;
+    let fine = |at: &Phys| if poisoned { quarantined(*at) } else { look.owns(page.page, *at) };
+    if let Some(at) = page.frame.filter(|at| !page.busy && !fine(at)) {
         culprits.push(Culprit {
             words: format!("the row of page {} names {at}, which is {}", page.page, whose(at)),
             cells: vec![cell::state(page.page), cell::owner(at)],
@@ -286,12 +291,25 @@ fn overwritten(look: &Look, page: &PageLook) -> Option<Culprit> {
 }
 
 fn ran_stopped(look: &Look) -> Vec<Culprit> {
-    let stopped = look.vms.iter().filter(|vm| vm.runs && !vm.may_run);
-    let culprit = |number: u8| Culprit {
-        words: format!("a CPU of VM {number} ran although the core says that it must not"),
-        cells: vec![cell::vm(number)],
+    let told = |vm: u8| Culprit {
+        words: format!("a CPU of VM {vm} ran although the core says that it must not"),
+        cells: vec![cell::vm(vm)],
     };
-    stopped.map(|vm| culprit(vm.number)).collect()
+    let untold = |page: &PageLook| Culprit {
+        words: format!(
+            "a CPU of VM {} ran although page {} {}",
+            page.page.vm,
+            page.page,
+            if page.ghost.building { "is being built" } else { "was poisoned" }
+        ),
+        cells: vec![cell::vm(page.page.vm), cell::state(page.page)],
+    };
+    let stopped = look.vms.iter().filter(|vm| vm.runs && !vm.may_run);
+    let stops = |page: &&PageLook| {
+        look.vm(page.page.vm).may_run && (page.ghost.building || page.ghost.poisoned)
+    };
+    let untold = look.pages.iter().filter(stops).map(untold);
+    stopped.map(|vm| told(vm.number)).chain(untold).collect()
 }
 
 /// A seal that was accepted for another: F1 asks for the version, F3 for everything else.

@@ -193,7 +193,9 @@ impl<'a> Teller<'a> {
     fn advance(&mut self, cpu: usize, look: &Look) {
         let Some((flight, _)) = &mut self.flights[cpu] else { return };
         if let Some(Call { kind: Kind::Open(pages), .. }) = flight.calls.get(flight.taken) {
-            let genuine = |page: &PageRef| look.noted.installs.iter().any(|at| at.page == *page);
+            let granted = self.mutant.is_some_and(Mutant::grants_forged);
+            let genuine =
+                |page: &PageRef| granted || look.noted.installs.iter().any(|at| at.page == *page);
             let forged: Vec<PageRef> =
                 pages.iter().copied().filter(|page| !genuine(page)).collect();
             // What is not genuine is granted to nobody.

@@ -74,7 +74,7 @@ pub fn check(input: &Input) {
     let owners = [const { Owner::new() }; PAGES];
     let leases = [const { Lease::new() }; PAGES];
     let room = usize::from(input.leases) % (PAGES + 1);
-    let masks = [Mask(&[Field { start: 8, len: 8 }])];
+    let masks = [Mask(&[Field::fixed::<8, 8>()])];
     let vm = Vm::new(VmConfig {
         number: VmNumber(7),
         epoch: Epoch(1),

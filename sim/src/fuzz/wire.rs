@@ -130,18 +130,21 @@ fn as_specified(id: Id, data: &[u8; 32], SuiteId(suite): SuiteId) {
     assert_eq!(data[..], [&head[..], &words].concat());
 }
 
-/// A byte shows if a field that lies in the page has it; every other is zero.
+/// A byte shows if a field has it, and every other is zero; no field ends past its page.
 fn mask(fields: &[(u16, u16)]) {
     let (mut page, mut shown) = (Box::new(Page::zeroed()), Box::new(Page::zeroed()));
     page.bytes_mut().fill(0xa5);
     shown.bytes_mut().fill(0x5a);
-    let fields: Vec<Field> =
-        fields.iter().map(|(start, len)| Field { start: *start, len: *len }).collect();
-    Mask(&fields).apply(&page, &mut shown);
+    let whole = |&&(start, len): &&(u16, u16)| u32::from(start) + u32::from(len) <= 4096;
+    let inside: Vec<&(u16, u16)> = fields.iter().filter(whole).collect();
+    let made: Vec<Field> =
+        fields.iter().filter_map(|(start, len)| Field::new(*start, *len).ok()).collect();
+    assert_eq!(made.len(), inside.len());
+    Mask(&made).apply(&page, &mut shown);
     let shows = |at: usize| {
-        fields.iter().any(|field| {
-            let run = usize::from(field.start)..usize::from(field.start) + usize::from(field.len);
-            run.end <= 4096 && run.contains(&at)
+        inside.iter().any(|&&(start, len)| {
+            let start = usize::from(start);
+            (start..start + usize::from(len)).contains(&at)
         })
     };
     for (at, byte) in shown.bytes().iter().enumerate() {

@@ -4,12 +4,14 @@
 
 use core::hint::black_box;
 
+use view_core::page_table::{Level, canonicalise, decanonicalise};
+use view_core::registers::{Exit, Gprs, Operand, Part, Registers, accept, show};
 use view_core::suite::{Landing, OpenJob, PageCipher, PageId, SealJob, Stream, Tag};
 use view_core::whitelist::{Doorbell, DoorbellFact, Lease, Leases, Rule};
 use view_core::{
-    Act, Batch, Copies, Epoch, Field, Frame, Frames, Gfn, Mask, OpenStep, Owner, Page, PageState,
-    Perm, Plan, Platform, Progress, Receipt, Request, SealStep, Slot, Source, Target, View, Vm,
-    VmConfig, VmNumber, What,
+    Act, Batch, Copies, Epoch, Field, Frame, Frames, Gfn, Mask, MaskId, OpenStep, Owner, Page,
+    PageState, Perm, Plan, Platform, Progress, Receipt, Request, SealStep, Slot, Source, Target,
+    View, Vm, VmConfig, VmNumber, What, show_fields,
 };
 
 const PAGES: usize = 4;
@@ -17,7 +19,7 @@ const VM: VmNumber = VmNumber(7);
 static SLOTS: [Slot; PAGES] = [const { Slot::new() }; PAGES];
 static OWNERS: [Owner; PAGES] = [const { Owner::new() }; PAGES];
 static LEASES: [Lease; 2] = [const { Lease::new() }; 2];
-static MASKS: [Mask<'_>; 1] = [Mask(&[Field { start: 8, len: 16 }])];
+static MASKS: [Mask<'_>; 1] = [Mask(&[Field::fixed::<8, 16>()])];
 
 /// A machine of four frames.
 struct Machine<'c, C> {
@@ -170,7 +172,7 @@ pub(crate) fn drive<C: PageCipher<Id = PageId>>(cipher: &C) -> Option<[Receipt; 
         due = due.saturating_add(vm.leases().due(9).count());
     }
     (due == 1).then_some(())?;
-    vm.mask(view_core::MaskId::new(1)?)?.apply(&machine.staging, &mut machine.out);
+    forms(&vm, &mut machine)?;
     let exports = [
         ask(&vm, &mut machine, page, black_box(exported))?,
         ask(&vm, &mut machine, other, black_box(exported))?,
@@ -178,6 +180,24 @@ pub(crate) fn drive<C: PageCipher<Id = PageId>>(cipher: &C) -> Option<[Receipt; 
     ask(&vm, &mut machine, page, Request::Destroy)?;
     drop_and_fail(&vm, &mut machine)?;
     Some(exports)
+}
+
+/// What the management side is given instead of a page, of registers and of a page table.
+fn forms<C>(vm: &Vm<'_>, machine: &mut Machine<'_, C>) -> Option<()> {
+    let mask = MaskId::new(black_box(1))?;
+    vm.mask(mask)?.apply(&machine.staging, &mut machine.out);
+    show_fields(black_box(&MASKS), mask, &machine.staging, &mut machine.out).ok()?;
+    let into = Operand::new(black_box(3), black_box(Part::Half))?;
+    let exit = black_box(Exit::MmioRead { into, address: Gprs(black_box(2)) });
+    let kept = black_box(Registers::ZERO);
+    let mut returned = show(exit, &kept);
+    (returned.rbx, returned.rip) = black_box((7, 9));
+    (black_box(accept(exit, 9, &kept, &returned).ok()?).rbx == 7).then_some(())?;
+    let [mut table, mut canonical] = [const { Page::zeroed() }; 2];
+    let level = black_box(Level::Four);
+    table.bytes_mut()[..8].copy_from_slice(&black_box(0x2063_u64).to_le_bytes());
+    canonicalise(vm, level, black_box(&table), &mut canonical).ok()?;
+    decanonicalise(vm, level, black_box(&canonical), &mut table).ok()
 }
 
 /// Two plans at once: dropped, dropped half way, and failing at every call there is.
