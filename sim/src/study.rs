@@ -7,6 +7,7 @@
 
 mod acts;
 mod disk;
+mod dma;
 mod fooled;
 mod guest;
 mod image;
@@ -19,6 +20,8 @@ mod rounds;
 mod signed;
 mod small_vm;
 mod snapshot;
+mod spine;
+mod tables;
 mod tree;
 mod two_runs;
 mod wire;
@@ -86,6 +89,8 @@ pub const STUDIES: &[&Study] = &[
     &masks::STUDY,
     &registers::STUDY,
     &page_tables::STUDY,
+    &tables::STUDY,
+    &dma::STUDY,
 ];
 
 impl Study {
