@@ -12,6 +12,7 @@ mod fooled;
 mod guest;
 mod image;
 mod kept;
+mod keys;
 mod masks;
 mod moment;
 mod page_tables;
@@ -80,6 +81,7 @@ pub struct Study {
 /// Every study.
 pub const STUDIES: &[&Study] = &[
     &two_runs::STUDY,
+    &keys::STUDY,
     &snapshot::SNAPSHOT,
     &rounds::ROUNDS,
     &image::IMAGE,
