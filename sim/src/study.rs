@@ -7,10 +7,12 @@
 
 mod acts;
 mod disk;
+mod dma;
 mod fooled;
 mod guest;
 mod image;
 mod kept;
+mod keys;
 mod masks;
 mod moment;
 mod page_tables;
@@ -19,6 +21,8 @@ mod rounds;
 mod signed;
 mod small_vm;
 mod snapshot;
+mod spine;
+mod tables;
 mod tree;
 mod two_runs;
 mod wire;
@@ -77,6 +81,7 @@ pub struct Study {
 /// Every study.
 pub const STUDIES: &[&Study] = &[
     &two_runs::STUDY,
+    &keys::STUDY,
     &snapshot::SNAPSHOT,
     &rounds::ROUNDS,
     &image::IMAGE,
@@ -86,6 +91,8 @@ pub const STUDIES: &[&Study] = &[
     &masks::STUDY,
     &registers::STUDY,
     &page_tables::STUDY,
+    &tables::STUDY,
+    &dma::STUDY,
 ];
 
 impl Study {

@@ -4,6 +4,7 @@
 //! The receiver is the shipped reader and the shipped core: what a page is decides whether
 //! anything may still be installed in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use view_core::image::GenuineRecord;
@@ -57,14 +58,21 @@ pub(super) const WIRE: Study = Study {
 /// The image that is being sent; the others were sent before.
 const NEWEST: usize = 1;
 const IMAGES: usize = 3;
+/// Where its manifest comes from: header, records and trailer.
+const PINNED: [u8; 3] = [1; 3];
 /// Sealed pages that can be in an envelope: those of images, those of a view, and a forged one.
 const BODIES: usize = (IMAGES + 1) * PAGES + 1;
 const FORGED: usize = BODIES - 1;
 
+/// A header, records and a trailer, each of any image.
+fn triples() -> impl Iterator<Item = [u8; 3]> {
+    (0..27).map(|number: u8| [number / 9, number / 3 % 3, number % 3])
+}
+
 /// Both ends of the wire. The wire itself holds all that was sent, for ever.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Ends {
-    /// How much of the newest image was sent: header, pages, manifest.
+    /// How much of the newest image was sent: header, pages, records, trailer.
     sent: u8,
     /// The image whose genuine header the receiver holds.
     header: Option<u8>,
@@ -80,7 +88,11 @@ struct Ends {
 enum Event {
     Send,
     Header(u8),
-    Manifest(u8),
+    /// Records arrive, and a trailer, perhaps of another image.
+    Manifest {
+        records: u8,
+        trailer: u8,
+    },
     /// A sealed page arrives in an envelope that says which page it is.
     Body(usize, u8),
     Launch,
@@ -92,7 +104,9 @@ impl fmt::Display for Event {
         match self {
             Self::Send => f.write_str("the sender sends on"),
             Self::Header(image) => write!(f, "the header of image {image} arrives"),
-            Self::Manifest(image) => write!(f, "the manifest of image {image} arrives"),
+            Self::Manifest { records, trailer } => {
+                write!(f, "the records of image {records} and the trailer of {trailer} arrive")
+            }
             Self::Body(FORGED, place) => write!(f, "a forged page arrives as page {place}"),
             Self::Body(body, place) => {
                 let (of, page) = (body / PAGES, body % PAGES);
@@ -109,8 +123,8 @@ struct Receiver {
     opened: Opened,
     /// What is in each envelope; the forged one says what the newest page 0 says.
     bodies: Vec<Sealed>,
-    /// Whether each image's manifest is genuine under each image's header, and the pinned one.
-    manifests: [[Option<Vec<GenuineRecord>>; IMAGES]; IMAGES],
+    /// Whether header, records and trailer of these images make the pinned image's manifest.
+    manifests: BTreeMap<[u8; 3], bool>,
     /// Whether each sealed page opens as each page of the newest image.
     opens: Vec<[bool; PAGES]>,
     wrong: Option<&'static str>,
@@ -129,12 +143,12 @@ impl Receiver {
         let mut bodies: Vec<Sealed> = kept.iter().flat_map(|kept| kept.bodies).collect();
         bodies.extend(viewed);
         bodies.push(kept[NEWEST].bodies[0]);
-        let manifest = |header: &Image, of: &Image| {
-            kept::manifest(&header.parts[0], &of.records(), &of.parts[TRAILER], pinned)
+        let manifest = |from: [u8; 3]| {
+            let [header, records, trailer] = from.map(|image| &images[usize::from(image)]);
+            kept::manifest(&header.parts[0], &records.records(), &trailer.parts[TRAILER], pinned)
         };
-        let manifests = [0, 1, 2]
-            .map(|header: usize| [0, 1, 2].map(|of: usize| manifest(&images[header], &images[of])));
-        let genuine = manifests[NEWEST][NEWEST].as_deref().unwrap_or_default();
+        let manifests = triples().map(|from| (from, manifest(from).is_some())).collect();
+        let genuine = manifest(PINNED).expect("its own");
         let opens = bodies.iter().enumerate().map(|(body, sealed)| {
             let (mut page, _) = kept::body(sealed);
             page.bytes_mut()[0] ^= u8::from(body == FORGED);
@@ -151,6 +165,18 @@ impl Receiver {
         let first = building && !ends.installed[place] || wrong("installs-again");
         let beside = wrong("record-beside-page") && body != FORGED;
         ends.manifest && first && (self.opens[body][place] || beside)
+    }
+
+    fn manifest(&self, ends: &Ends, records: u8, trailer: u8) -> After<Ends> {
+        let mut after = After { state: ends.clone(), broken: Vec::new(), reached: Vec::new() };
+        let (Some(header), false) = (ends.header, ends.manifest) else { return after };
+        let from = [header, records, trailer];
+        after.state.manifest = self.manifests[&from];
+        if after.state.manifest != (from == PINNED) {
+            after.broken.push("F6");
+        }
+        after.reached.extend((from != PINNED).then_some("another image's manifest is refused"));
+        after
     }
 
     fn body(&self, ends: &Ends, body: usize, place: u8) -> After<Ends> {
@@ -231,15 +257,19 @@ impl Model for Receiver {
     }
 
     fn events(&self, ends: &Ends) -> Vec<Event> {
-        // Header, pages, manifest: the order of the format.
-        let parts = 2 + u8::try_from(PAGES).unwrap_or_default();
+        // Header, pages, records, trailer: the order of the format.
+        let parts = 3 + u8::try_from(PAGES).unwrap_or_default();
         let was_sent = |image: usize, part: usize| image != NEWEST || usize::from(ends.sent) > part;
         let mut events = Vec::new();
         events.extend((ends.sent < parts).then_some(Event::Send));
         for (image, number) in (0..IMAGES).zip(0..) {
             events.extend(was_sent(image, 0).then_some(Event::Header(number)));
-            events.extend(was_sent(image, 1 + PAGES).then_some(Event::Manifest(number)));
         }
+        let sent = |image: u8, part| was_sent(usize::from(image), part);
+        let manifests = triples()
+            .filter(|[_, records, trailer]| sent(*records, 1 + PAGES) && sent(*trailer, 2 + PAGES));
+        let under = manifests.filter(|[header, ..]| ends.header == Some(*header));
+        events.extend(under.map(|[_, records, trailer]| Event::Manifest { records, trailer }));
         let there = (0..BODIES).filter(|body| was_sent(body / PAGES, 1 + body % PAGES));
         events.extend(there.flat_map(|body| pages().map(move |place| Event::Body(body, place))));
         if ends.launched {
@@ -265,14 +295,7 @@ impl Model for Receiver {
                     );
                 }
             }
-            Event::Manifest(image) => {
-                if let (Some(header), false) = (ends.header, ends.manifest) {
-                    let verdict = &self.manifests[usize::from(header)][usize::from(image)];
-                    state.manifest = verdict.is_some();
-                    reached
-                        .extend(verdict.is_none().then_some("another image's manifest is refused"));
-                }
-            }
+            Event::Manifest { records, trailer } => return self.manifest(ends, records, trailer),
             Event::Body(body, place) => return self.body(ends, body, place),
             Event::Launch => return self.launch(ends),
             Event::Store(page) => {
