@@ -162,7 +162,7 @@ pub(crate) fn term_of_packed(word: u64) -> u32 {
     if sealed == 0 {
         return inner;
     }
-    let page = (vm - 1 & 1) << 30 | (gfn & 3) << 28;
+    let page = ((vm - 1) & 1) << 30 | (gfn & 3) << 28;
     let sealing = (epoch & 3) << 26 | (version & 7) << 23 | (stream & 3) << 21;
     SEALED | page | sealing | (terms & 0x7f) << 14 | inner
 }

@@ -161,19 +161,20 @@ impl Symmetry {
 /// Which CPU comes first, by what can be said of its memory without naming frames; `Equal` if both
 /// remember the same, `None` if nothing tells them apart.
 fn cpu_order(state: &State) -> Option<Ordering> {
-    let (mut memories, mut alike) = ([0_u64; CPUS], true);
+    let alike = |[first, second]: [u8; CPUS]| first == second;
+    if state.pages.iter().all(|row| alike(row.tlb)) && state.places.iter().all(|row| alike(row.tlb))
+    {
+        return Some(Ordering::Equal);
+    }
+    let mut memories = [0_u64; CPUS];
     for (at, row) in state.pages.iter().enumerate() {
-        let [first, second] = row.tlb;
-        alike &= first == second;
         for (memory, code) in memories.iter_mut().zip(row.tlb) {
-            let reach =
-                if code == 0 { 0 } else { 1 + u64::from(code == row.frame.wrapping_add(1)) };
+            let own = code == row.frame.wrapping_add(1);
+            let reach = if code == 0 { 0 } else { 1 + u64::from(own) };
             *memory |= reach << (2 * at);
         }
     }
     for row in &state.places {
-        let [first, second] = row.tlb;
-        alike &= first == second;
         let about = u64::from(row.memory) << 8 | u64::from(row.of);
         for (memory, perm) in memories.iter_mut().zip(row.tlb) {
             // A sum, because frames have no order yet.
@@ -182,11 +183,7 @@ fn cpu_order(state: &State) -> Option<Ordering> {
         }
     }
     let [first, second] = memories;
-    match first.cmp(&second) {
-        _ if alike => Some(Ordering::Equal),
-        Ordering::Equal => None,
-        order => Some(order),
-    }
+    Some(first.cmp(&second)).filter(|order| order.is_ne())
 }
 
 fn swap_cpus(state: &mut State) {
