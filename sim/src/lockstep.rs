@@ -135,7 +135,8 @@ impl Lockstep {
         Ok(())
     }
 
-    /// Follows an event from a state in which both agreed, and compares what either of them changed.
+    /// Follows an event from a state in which both agreed, and compares what either of them
+    /// changed.
     ///
     /// # Errors
     /// The first thing that they do not agree on.

@@ -31,11 +31,6 @@ impl Owner {
         Self(AtomicU64::new(0))
     }
 
-    /// A frame as [`word`](Self::word) found it, for a table that moves.
-    pub fn from_word(word: u64) -> Self {
-        Self(AtomicU64::new(word))
-    }
-
     /// Makes the frame what [`word`](Self::word) found, as [`Slot::put_words`] does a row.
     ///
     /// [`Slot::put_words`]: crate::Slot::put_words
@@ -43,7 +38,7 @@ impl Owner {
         self.0.store(word, Ordering::Release);
     }
 
-    /// The word, to be kept for [`from_word`](Self::from_word).
+    /// The word, to be kept for [`put_word`](Self::put_word).
     pub fn word(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }

@@ -72,11 +72,9 @@ impl Storage {
 
     /// The same words in another place.
     fn moved(&self) -> Self {
-        Self {
-            slots: self.slots.each_ref().map(|slot| Slot::from_words(slot.words())),
-            owners: self.owners.each_ref().map(|owner| Owner::from_word(owner.word())),
-            leases: self.leases.each_ref().map(|lease| Lease::from_words(lease.words())),
-        }
+        let new = Self::default();
+        new.put(self);
+        new
     }
 
     /// The words of another place in this one.

@@ -170,9 +170,12 @@ impl Guest {
 
     /// Lets the core go on where it left off, and keeps what it says.
     fn on_core<T>(&mut self, work: impl FnOnce(&Vm<'_>, &mut Memory) -> T) -> T {
-        let slots = self.rows.map(Slot::from_words);
-        let owners = self.owners.map(Owner::from_word);
-        let leases = self.leases.map(Lease::from_words);
+        let slots: [Slot; PAGES] = Default::default();
+        let owners: [Owner; PAGES] = Default::default();
+        let leases: [Lease; PAGES] = Default::default();
+        slots.iter().zip(self.rows).for_each(|(slot, words)| slot.put_words(words));
+        owners.iter().zip(self.owners).for_each(|(owner, word)| owner.put_word(word));
+        leases.iter().zip(self.leases).for_each(|(lease, words)| lease.put_words(words));
         let config = VmConfig {
             number: NUMBER,
             epoch: Epoch(self.epoch),

@@ -87,6 +87,7 @@ impl Answers {
     }
 }
 
+#[derive(Default)]
 struct Tables {
     slots: [[Slot; GFNS]; VMS],
     leases: [[Lease; GFNS]; VMS],
@@ -95,14 +96,13 @@ struct Tables {
 
 impl Tables {
     fn of(core: &Core) -> Self {
-        let page = |vm: usize, gfn: usize| vm * GFNS + gfn;
-        let row = |vm, gfn| Slot::from_words(core.rows[page(vm, gfn)]);
-        let lease = |vm, gfn| Lease::from_words(core.leases[page(vm, gfn)]);
-        Self {
-            slots: array::from_fn(|vm| array::from_fn(|gfn| row(vm, gfn))),
-            leases: array::from_fn(|vm| array::from_fn(|gfn| lease(vm, gfn))),
-            owners: core.owners.map(Owner::from_word),
-        }
+        let new = Self::default();
+        let slots = new.slots.iter().flatten().zip(core.rows);
+        slots.for_each(|(slot, words)| slot.put_words(words));
+        let leases = new.leases.iter().flatten().zip(core.leases);
+        leases.for_each(|(lease, words)| lease.put_words(words));
+        new.owners.iter().zip(core.owners).for_each(|(owner, word)| owner.put_word(word));
+        new
     }
 
     fn vms(&self, core: &Core) -> [Vm<'_>; VMS] {

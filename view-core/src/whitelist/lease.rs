@@ -42,11 +42,6 @@ impl Lease {
         Self { page: AtomicU64::new(FREE), expiry: AtomicU64::new(0) }
     }
 
-    /// An entry as [`words`](Self::words) found it, for a list that moves.
-    pub fn from_words([page, expiry]: [u64; 2]) -> Self {
-        Self { page: AtomicU64::new(page), expiry: AtomicU64::new(expiry) }
-    }
-
     /// Makes the entry what [`words`](Self::words) found, as [`Slot::put_words`] does a row.
     ///
     /// [`Slot::put_words`]: crate::Slot::put_words
@@ -55,7 +50,7 @@ impl Lease {
         self.expiry.store(expiry, Ordering::Release);
     }
 
-    /// Both words, to be kept for [`from_words`](Self::from_words).
+    /// Both words, to be kept for [`put_words`](Self::put_words).
     pub fn words(&self) -> [u64; 2] {
         [self.page.load(Ordering::Acquire), self.expiry.load(Ordering::Relaxed)]
     }
