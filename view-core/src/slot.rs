@@ -47,9 +47,9 @@ impl Slot {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// Makes the row what [`words`](Self::words) found, for a table that moves to a new monitor or place,
-    /// or goes back. Nobody may use it meanwhile, and only [`Vm::resume`](crate::Vm::resume) takes
-    /// rows that are in use.
+    /// Makes the row what [`words`](Self::words) found, for a table that moves to a new monitor or
+    /// place, or goes back. Nobody may use it meanwhile, and only
+    /// [`Vm::resume`](crate::Vm::resume) takes rows that are in use.
     pub fn put_words(&self, words: [u64; 4]) {
         for (to, word) in self.0.iter().zip(words) {
             to.store(word, Ordering::Release);
