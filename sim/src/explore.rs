@@ -115,6 +115,9 @@ pub const WORKERS: usize = 2;
 /// How many states are looked ahead from at once.
 const BLOCK: usize = 4096;
 
+/// How many of them a worker takes in a row: what is near costs alike.
+const ROW: usize = 16;
+
 /// How a state was first reached: from which, by which of its events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
@@ -141,6 +144,8 @@ struct Waiting {
 /// What one event leads to, not seen before.
 #[derive(Clone, Copy, Debug)]
 struct Found {
+    /// The place in the block of the state that it was found from.
+    at: u32,
     name: Fingerprint,
     way: Way,
     represents: u64,
@@ -163,11 +168,21 @@ struct Worker {
     transitions: u64,
     reached: BTreeSet<&'static str>,
     /// A state in which something does not hold.
-    broken_state: Option<(Way, Vec<&'static str>)>,
+    broken_state: Option<Broken>,
     /// An event after which something does not hold: one step farther than the states.
-    broken_event: Option<(Way, Vec<&'static str>)>,
+    broken_event: Option<Broken>,
     /// Names that it met lately; most are met again soon.
     recent: Vec<Fingerprint>,
+}
+
+/// What does not hold.
+#[derive(Clone, Debug)]
+struct Broken {
+    /// The place in the block of the state where that was seen.
+    at: u32,
+    /// What led there last.
+    way: Way,
+    ids: Vec<&'static str>,
 }
 
 /// What fits the second cache of most CPUs.
@@ -201,13 +216,18 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
     let mut promises = Promises::new(hunt.config);
     let start = search.start(&mut promises, &mut outcome.reached);
     shards[shard_of(start.name)].take(shard_of(start.name), &start);
+    let mut level: [Vec<Waiting>; WORKERS] = Default::default();
     while outcome.violation.is_none() && !outcome.cut {
-        let level: Vec<Waiting> =
-            shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.waiting)).collect();
-        if level.is_empty() {
+        // Swapped, so that memory is asked for once.
+        for (shard, part) in shards.iter_mut().zip(&mut level) {
+            part.clear();
+            std::mem::swap(&mut shard.waiting, part);
+        }
+        if level.iter().all(Vec::is_empty) {
             break;
         }
-        for block in level.chunks(BLOCK) {
+        let waiting: usize = level.iter().map(|part| size_of_val(part.as_slice())).sum();
+        for block in level.iter().flat_map(|part| part.chunks(BLOCK)) {
             search.block(block, &mut shards, &mut workers, &promises);
             for worker in &mut workers {
                 outcome.transitions += std::mem::take(&mut worker.transitions);
@@ -216,7 +236,7 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
             }
             let states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
             let bytes: usize = shards.iter().map(Shard::bytes).sum();
-            let bytes = bytes + size_of_val(level.as_slice());
+            let bytes = bytes + waiting;
             outcome.distinct_states = states;
             outcome.cut = states >= hunt.states_max || bytes > hunt.memory_max;
             progress(states, outcome.transitions);
@@ -274,7 +294,7 @@ impl<'a> Search<'a> {
             promises.note(world, reached);
             let mut state = world.state_now();
             let represents = self.symmetry.canonise(&mut state);
-            Found { name: fingerprint(&state), way: Way::START, represents, state }
+            Found { at: 0, name: fingerprint(&state), way: Way::START, represents, state }
         })
     }
 
@@ -286,27 +306,36 @@ impl<'a> Search<'a> {
         workers: &mut [Worker; WORKERS],
         promises: &Promises,
     ) {
-        let parts = block.chunks(block.len().div_ceil(WORKERS).max(1));
         let late = workers.iter().any(|worker| worker.broken_event.is_some());
         let seen = &*shards;
         thread::scope(|scope| {
-            for (part, worker) in parts.zip(workers.iter_mut()) {
-                scope.spawn(move || self.look(part, seen, promises, worker, late));
+            for (number, worker) in workers.iter_mut().enumerate() {
+                scope.spawn(move || self.look(block, number, seen, promises, worker, late));
             }
         });
         let workers = &*workers;
         thread::scope(|scope| {
             for (number, shard) in shards.iter_mut().enumerate() {
-                let found = workers.iter().flat_map(move |worker| &worker.found[number]);
-                scope.spawn(move || found.for_each(|found| shard.take(number, found)));
+                scope.spawn(move || {
+                    let [first, second] = workers;
+                    let mut second = second.found[number].iter().peekable();
+                    for found in &first.found[number] {
+                        while let Some(other) = second.next_if(|other| other.at < found.at) {
+                            shard.take(number, other);
+                        }
+                        shard.take(number, found);
+                    }
+                    second.for_each(|found| shard.take(number, found));
+                });
             }
         });
     }
 
-    /// Looks at states, and at what every event of them leads to.
+    /// Looks at every other row of states, and at what every event of them leads to.
     fn look(
         &self,
-        part: &[Waiting],
+        block: &[Waiting],
+        number: usize,
         shards: &[Shard; WORKERS],
         promises: &Promises,
         worker: &mut Worker,
@@ -315,16 +344,19 @@ impl<'a> Search<'a> {
         let mut promises = promises.clone();
         worker.found.iter_mut().for_each(Vec::clear);
         roam(self.hunt.config, self.hunt.mutant, |world| {
-            for waiting in part {
+            let rows = block.chunks(ROW).enumerate().skip(number).step_by(WORKERS);
+            let states = rows.flat_map(|(row, states)| (row * ROW..).zip(states));
+            for (at, waiting) in states {
+                let at = u32::try_from(at).unwrap_or(u32::MAX);
                 let mark = world.mark_at(&waiting.state);
-                if let Some(broken) = invariant::broken_at(world, self.hunt.only, Looks::AtState) {
-                    let way = shards[waiting.number as usize % WORKERS].ways
-                        [waiting.number as usize / WORKERS];
-                    worker.broken_state = Some((way, broken));
+                if let Some(ids) = invariant::broken_at(world, self.hunt.only, Looks::AtState) {
+                    worker.broken_state =
+                        Some(Broken { at, way: way_of(shards, waiting.number), ids });
                     break;
                 }
                 if !late && worker.broken_event.is_none() {
-                    self.look_ahead(waiting.number, &mark, shards, world, &mut promises, worker);
+                    let from = (at, waiting.number);
+                    self.look_ahead(from, &mark, shards, world, &mut promises, worker);
                 }
             }
         });
@@ -333,7 +365,7 @@ impl<'a> Search<'a> {
     /// What every event of a state leads to.
     fn look_ahead(
         &self,
-        from: u32,
+        (place, from): (u32, u32),
         mark: &Mark,
         shards: &[Shard; WORKERS],
         world: &mut World<'_>,
@@ -351,7 +383,7 @@ impl<'a> Search<'a> {
             let agrees = || oracle.follow_from(event, world, mark).is_ok();
             if !fine || self.hunt.oracle && !agrees() {
                 let broken = self.hunt.broken(&oracle, event, world);
-                worker.broken_event = broken.map(|broken| (way, broken));
+                worker.broken_event = broken.map(|ids| Broken { at: place, way, ids });
                 return;
             }
             if twins.first(event) != event {
@@ -369,7 +401,7 @@ impl<'a> Search<'a> {
             let name = fingerprint(&state);
             let shard = shard_of(name);
             if !worker.met(name) && !shards[shard].seen.contains(name) {
-                worker.found[shard].push(Found { name, way, represents, state });
+                worker.found[shard].push(Found { at: place, name, way, represents, state });
             }
         }
     }
@@ -380,16 +412,22 @@ impl<'a> Search<'a> {
         shards: &[Shard; WORKERS],
         workers: &[Worker; WORKERS],
     ) -> Option<Violation> {
-        let state = workers.iter().find_map(|worker| worker.broken_state.as_ref());
-        let event = || workers.iter().find_map(|worker| worker.broken_event.as_ref());
-        let (way, broken) = state.or_else(event)?;
-        let ways = |number: u32| {
-            let number = number as usize;
-            shards[number % WORKERS].ways[number / WORKERS]
+        let first = |broken: fn(&Worker) -> Option<&Broken>| {
+            workers.iter().filter_map(broken).min_by_key(|broken| broken.at)
         };
-        let trace = path::trace(self.hunt, &self.symmetry, ways, *way, broken);
-        Some(Violation { broken: broken.clone(), trace })
+        let event = || first(|worker| worker.broken_event.as_ref());
+        let Broken { way, ids, .. } =
+            first(|worker| worker.broken_state.as_ref()).or_else(event)?;
+        let ways = |number| way_of(shards, number);
+        let trace = path::trace(self.hunt, &self.symmetry, ways, *way, ids);
+        Some(Violation { broken: ids.clone(), trace })
     }
+}
+
+/// How a state was first reached.
+fn way_of(shards: &[Shard; WORKERS], number: u32) -> Way {
+    let number = number as usize;
+    shards[number % WORKERS].ways[number / WORKERS]
 }
 
 /// The `sometimes` properties that a configuration promises and that were not met so far.
