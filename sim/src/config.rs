@@ -127,13 +127,13 @@ pub const PAGE: Config = Config {
 
 const DEFAULT: Config = Config {
     name: "default",
-    purpose: "two guests of three pages in four frames on two CPUs; any three plans in a row",
+    purpose: "two guests of three pages in four frames on two CPUs; any four plans in a row",
     pages: &[3, 3],
     frames: 4,
     versions: 3,
     drops: 0,
     restarts: 1,
-    begins: 3,
+    begins: 4,
     deep: true,
     raw: false,
     asks: &[
