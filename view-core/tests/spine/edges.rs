@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::mem;
 
-use view_core::whitelist::{Doorbell, DoorbellFact, EvidenceSource, Expiry, Proposal, Rule};
+use view_core::whitelist::{
+    Doorbell, DoorbellFact, EvidenceSource, Expiry, Lease, Leases, Proposal, Rule,
+};
 use view_core::{
-    Act, BadTable, Batch, Epoch, MaskId, NotRunnable, OutOfRange, Ownership, Page, PageKind,
-    PageState, Perm, Plan, Progress, Refused, Request, Unclaimed, Version, Vm, VmNumber,
+    Act, BadTable, Batch, Epoch, Field, Mask, MaskId, NotRunnable, OutOfRange, Ownership, Page,
+    PageKind, PageState, Perm, Plan, Progress, Refused, Request, Unclaimed, Version, Vm, VmConfig,
+    VmNumber,
 };
 use zeroize::Zeroize;
 
@@ -228,11 +231,7 @@ fn evidence_is_about_one_page_of_one_vm_in_one_epoch() {
     let Act::Share(evidence, ..) = share(&vm, gfn(1), 0) else { unreachable!() };
     assert!(evidence.is_about(&vm, gfn(1)) && !evidence.is_about(&vm, gfn(0)));
     for (number, epoch, same) in [(1, 9, true), (2, 9, false), (1, 8, false)] {
-        let config = view_core::VmConfig {
-            number: VmNumber(number),
-            epoch: Epoch(epoch),
-            ..there.config(4)
-        };
+        let config = VmConfig { number: VmNumber(number), epoch: Epoch(epoch), ..there.config(4) };
         let vm = Vm::new(config).expect("new");
         assert_eq!((vm.number(), vm.epoch(), vm.pages()), (config.number, config.epoch, 4));
         assert_eq!(evidence.is_about(&vm, gfn(1)), same);
@@ -293,6 +292,49 @@ fn claims_and_plans_say_which_page_they_hold() {
     assert!(told.contains("Gfn(2)") && told.contains("Private"), "{told}");
     let told = format!("{:?}", claim.request(Request::Seal).expect("decided"));
     assert!(told.contains("Gfn(2)") && told.contains("Sealed"), "{told}");
+}
+
+#[test]
+fn a_page_under_a_mask_shows_its_fields_and_is_never_written() {
+    let storage = Storage::new();
+    let masks = [Mask(&[Field::fixed::<0, 1>()]), Mask(&[Field::fixed::<8, 2>()])];
+    let config = VmConfig { masks: &masks, ..storage.config(4) };
+    launched(&storage);
+    let vm = Vm::resume(config, [1 << 63, 0, 0]).expect("large enough");
+    let second = MaskId::new(2).expect("below 64");
+    assert_eq!(
+        [0, 2, 63].map(|number| MaskId::new(number).map(MaskId::number)),
+        [Some(0), Some(2), Some(63)]
+    );
+    assert!(vm.mask(second).is_some_and(|mask| mask.0[0] == Field::fixed::<8, 2>()));
+    assert!(vm.mask(MaskId::ALL).is_none());
+    let Act::Share(evidence, perm, _, expiry) = share(&vm, gfn(1), 0) else { unreachable!() };
+    let writable = Act::Share(evidence, Perm::ReadWrite, second, expiry);
+    let refused = act(&vm, gfn(1), writable, &mut Recorder::default());
+    assert_eq!(refused, Err(Refused::NoSuchMask), "it would go nowhere");
+    let mut platform = Recorder::default();
+    act(&vm, gfn(1), Act::Share(evidence, perm, second, expiry), &mut platform).expect("open");
+    ask(&vm, gfn(1), Request::Map(perm), &mut platform).expect("mapped");
+    assert_eq!(platform.calls, ["grant 1 Management Masked(MaskId(2)) Read"; 2]);
+    let state = vm.state(gfn(1)).and_then(PageState::terms);
+    assert_eq!(state, Some((PageKind::MAILBOX, perm, second)));
+}
+
+#[test]
+fn each_open_page_has_a_deadline_of_its_own() {
+    let storage = Storage::new();
+    let leases = [const { Lease::new() }; 3];
+    launched(&storage);
+    let config = VmConfig { leases: Leases::new(&leases), ..storage.config(4) };
+    let vm = Vm::resume(config, [1 << 63, 0, 0]).expect("large enough");
+    for page in 0..3 {
+        act(&vm, gfn(page), share(&vm, gfn(page), 10 + page), &mut Recorder::default())
+            .expect("open");
+    }
+    act(&vm, gfn(1), Act::Unshare, &mut Recorder::default()).expect("closed");
+    assert_eq!(vm.leases().due(12).collect::<Vec<_>>(), [gfn(0), gfn(2)]);
+    act(&vm, gfn(3), share(&vm, gfn(3), 5), &mut Recorder::default()).expect("room again");
+    assert_eq!(vm.leases().due(9).collect::<Vec<_>>(), [gfn(3)]);
 }
 
 /// Every reason to refuse, in words of its own.

@@ -226,6 +226,13 @@ fn exclusion_blanks_the_page_in_images_only() {
     };
     assert!(excluded(Stream::Image));
     assert!(!excluded(Stream::View));
+    for (page, stream, blanks) in
+        [(0, Stream::Image, 1), (0, Stream::View, 0), (1, Stream::Image, 0), (1, Stream::View, 0)]
+    {
+        let mut platform = Recorder::default();
+        ask(&vm, gfn(page), Request::Export(stream), &mut platform).expect("exported");
+        assert_eq!(platform.blanks, blanks, "page {page} to {stream:?}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use view_core::suite::Tag;
 use view_core::whitelist::{Doorbell, DoorbellFact, Lease, Leases, Rule};
 use view_core::{
     Act, Batch, Copies, Epoch, Frame, Frames, Gfn, NotRunnable, OpenStep, Owner, Perm, Place,
-    Platform, Receipt, Refused, Request, SealStep, Slot, Target, View, Vm, VmConfig, VmNumber,
-    What,
+    Platform, Receipt, Refused, Request, SealStep, Slot, Source, Target, View, Vm, VmConfig,
+    VmNumber, What,
 };
 
 pub(crate) const PAGES: usize = 4;
@@ -16,6 +16,8 @@ pub(crate) struct Recorder {
     pub(crate) calls: Vec<String>,
     pub(crate) fault_at: Option<usize>,
     pub(crate) forged: bool,
+    /// How many pages were sealed as zeroes instead of what they hold.
+    pub(crate) blanks: usize,
 }
 
 impl Recorder {
@@ -46,6 +48,7 @@ impl Platform for Recorder {
     fn seal(&mut self, steps: &[SealStep], tags: &mut [Tag]) -> Result<(), usize> {
         let pages: Vec<_> = steps.iter().map(|step| step.target.gfn.number()).collect();
         let places: Vec<Place> = steps.iter().map(|step| step.to).collect();
+        self.blanks += steps.iter().filter(|step| step.from == Source::Zeroes).count();
         tags.fill([7; 16]);
         self.note(format!("seal {pages:?} {places:?}"))
     }
