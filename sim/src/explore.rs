@@ -164,6 +164,8 @@ struct Shard {
 /// One worker: what it found ahead of its part of a block, and what it keeps from block to block.
 #[derive(Debug)]
 struct Worker {
+    /// What the last events led to, not named yet.
+    next: Vec<Found>,
     found: [Vec<Found>; WORKERS],
     transitions: u64,
     reached: BTreeSet<&'static str>,
@@ -185,12 +187,16 @@ struct Broken {
     ids: Vec<&'static str>,
 }
 
+/// How many states are named together.
+const NEXT: usize = 128;
+
 /// What fits the second cache of most CPUs.
 const RECENT: usize = 1 << 15;
 
 impl Worker {
     fn new() -> Self {
         Self {
+            next: Vec::new(),
             found: Default::default(),
             transitions: 0,
             reached: BTreeSet::new(),
@@ -356,10 +362,14 @@ impl<'a> Search<'a> {
                 }
                 if !late && worker.broken_event.is_none() {
                     let from = (at, waiting.number);
-                    self.look_ahead(from, &mark, shards, world, &mut promises, worker);
+                    self.look_ahead(from, &mark, world, &mut promises, worker);
+                }
+                if worker.next.len() >= NEXT {
+                    self.name_next(worker, shards);
                 }
             }
         });
+        self.name_next(worker, shards);
     }
 
     /// What every event of a state leads to.
@@ -367,7 +377,6 @@ impl<'a> Search<'a> {
         &self,
         (place, from): (u32, u32),
         mark: &Mark,
-        shards: &[Shard; WORKERS],
         world: &mut World<'_>,
         promises: &mut Promises,
         worker: &mut Worker,
@@ -397,13 +406,26 @@ impl<'a> Search<'a> {
             if state == mark.state {
                 continue;
             }
-            let represents = self.symmetry.canonise(&mut state);
-            let name = fingerprint(&state);
-            let shard = shard_of(name);
-            if !worker.met(name) && !shards[shard].seen.contains(name) {
-                worker.found[shard].push(Found { at: place, name, way, represents, state });
+            worker.next.push(Found { at: place, name: 0, way, represents: 0, state });
+        }
+    }
+
+    /// Names what events led to, one thing at a time for all, so that the code for it stays near.
+    fn name_next(&self, worker: &mut Worker, shards: &[Shard; WORKERS]) {
+        let mut next = std::mem::take(&mut worker.next);
+        for found in &mut next {
+            found.represents = self.symmetry.canonise(&mut found.state);
+        }
+        for found in &mut next {
+            found.name = fingerprint(&found.state);
+        }
+        for found in next.drain(..) {
+            let shard = shard_of(found.name);
+            if !worker.met(found.name) && !shards[shard].seen.contains(found.name) {
+                worker.found[shard].push(found);
             }
         }
+        worker.next = next;
     }
 
     /// The nearest that does not hold: in a state, or else after an event of one.
