@@ -7,8 +7,8 @@ use view_core::{Ownership, PageState, VmNumber};
 
 use crate::bytes::{Bytes, Label};
 use crate::facts::{Facts, PageFacts, members};
-use crate::machine::{Install, KNOWN};
-use crate::world::World;
+use crate::machine::{Install, KNOWN, Noted};
+use crate::world::{Just, World};
 
 /// A claim with its check.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +26,28 @@ enum Check {
     /// The state alone: once is enough, however often it is reached.
     State(fn(&Facts<'_, '_>) -> bool),
     /// The last event.
-    Event(fn(&World<'_>) -> bool),
+    Event(fn(&Happened<'_>) -> bool),
     /// Both.
-    Both(fn(&Facts<'_, '_>) -> bool, fn(&World<'_>) -> bool),
+    Both(fn(&Facts<'_, '_>) -> bool, fn(&Happened<'_>) -> bool),
+}
+
+/// What the last event did.
+#[derive(Clone, Copy, Debug)]
+struct Happened<'a> {
+    just: &'a Just,
+    noted: &'a Noted,
+}
+
+impl<'a> Happened<'a> {
+    const fn of(world: &'a World<'_>) -> Self {
+        Self { just: &world.just, noted: &world.machine.noted }
+    }
+
+    /// Whether there is nothing that an invariant could look at.
+    const fn is_nothing(&self) -> bool {
+        let seen = self.just.exposed || self.just.ran_stopped;
+        !seen && self.noted.seals.is_empty() && self.noted.installs.is_empty()
+    }
 }
 
 /// Whether states are looked at, or only events.
@@ -58,7 +77,7 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "C3",
         sentence: "When the owner stores to a page that it has closed again, no CPU remembers a \
                    translation of the management side to it.",
-        holds: Check::Event(|world| !world.just.exposed),
+        holds: Check::Event(|happened| !happened.just.exposed),
     },
     Invariant {
         id: "C4",
@@ -89,8 +108,8 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "C7",
         sentence: "No two seals that are given out are alike: whether a page changed between two \
                    of them cannot be told.",
-        holds: Check::Event(|world| {
-            world.machine.noted.seals.iter().all(|(_, before)| !before.alike)
+        holds: Check::Event(|happened| {
+            happened.noted.seals.iter().all(|(_, before)| !before.alike)
         }),
     },
     Invariant {
@@ -126,8 +145,8 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "I2",
         sentence: "What is installed as genuine is exactly what was inside the seal that was \
                    checked.",
-        holds: Check::Event(|world| {
-            world.machine.noted.installs.iter().all(|install| match install.from {
+        holds: Check::Event(|happened| {
+            happened.noted.installs.iter().all(|install| match install.from {
                 Bytes::Sealed(seal) => Bytes::Plain(seal.inner) == install.got,
                 Bytes::Plain(_) => false,
             })
@@ -157,8 +176,8 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "I6",
         sentence: "What is installed is what was in the buffer that was checked: sealed bytes are \
                    fetched once.",
-        holds: Check::Event(|world| {
-            world.machine.noted.installs.iter().all(|install| match install.from {
+        holds: Check::Event(|happened| {
+            happened.noted.installs.iter().all(|install| match install.from {
                 Bytes::Sealed(seal) => Bytes::Plain(seal.inner) == install.got,
                 Bytes::Plain(plain) => Bytes::Plain(plain) == install.got,
             })
@@ -182,14 +201,14 @@ pub const INVARIANTS: &[Invariant] = &[
         id: "I9",
         sentence: "No CPU of a VM runs while one of its pages is being built, or after one of them \
                    was poisoned.",
-        holds: Check::Event(|world| !world.just.ran_stopped),
+        holds: Check::Event(|happened| !happened.just.ran_stopped),
     },
     Invariant {
         id: "F1",
         sentence: "A sealed page that is accepted has exactly the version that its page's row \
                    names: not an older one, and not a newer one.",
-        holds: Check::Event(|world| {
-            installs(world).all(|(told, own, _)| told.version == own.version)
+        holds: Check::Event(|happened| {
+            installs(happened).all(|(told, own, _)| told.version == own.version)
         }),
     },
     Invariant {
@@ -201,15 +220,15 @@ pub const INVARIANTS: &[Invariant] = &[
                 let version = |page: &PageFacts| facts.world.version(page.page);
                 facts.pages.iter().all(|page| version(page) >= facts.ghost(page).highest)
             },
-            |world| world.machine.noted.seals.iter().all(|(_, before)| !before.version),
+            |happened| happened.noted.seals.iter().all(|(_, before)| !before.version),
         ),
     },
     Invariant {
         id: "F3",
         sentence: "A sealed page is accepted only by the VM, the page, the epoch and the stream \
                    that it was sealed for.",
-        holds: Check::Event(|world| {
-            installs(world).all(|(told, own, _)| Label { version: own.version, ..told } == own)
+        holds: Check::Event(|happened| {
+            installs(happened).all(|(told, own, _)| Label { version: own.version, ..told } == own)
         }),
     },
     Invariant {
@@ -262,15 +281,15 @@ impl Check {
     fn holds(self, facts: &Facts<'_, '_>) -> bool {
         match self {
             Self::State(state) => state(facts),
-            Self::Event(event) => event(facts.world),
-            Self::Both(state, event) => state(facts) && event(facts.world),
+            Self::Event(event) => event(&Happened::of(facts.world)),
+            Self::Both(state, event) => state(facts) && event(&Happened::of(facts.world)),
         }
     }
 
-    fn holds_of_event(self, world: &World<'_>) -> bool {
+    fn holds_of_event(self, happened: &Happened<'_>) -> bool {
         match self {
             Self::State(_) => true,
-            Self::Event(event) | Self::Both(_, event) => event(world),
+            Self::Event(event) | Self::Both(_, event) => event(happened),
         }
     }
 }
@@ -291,8 +310,12 @@ pub fn broken<'a>(
 /// The ids of what does not hold; `None` if all do.
 pub fn broken_at(world: &World<'_>, only: Option<&str>, looks: Looks) -> Option<Vec<&'static str>> {
     if looks == Looks::AtEvent {
+        let happened = Happened::of(world);
+        if happened.is_nothing() {
+            return None;
+        }
         let fails = |invariant: &&Invariant| {
-            !invariant.holds.holds_of_event(world) && only.is_none_or(|id| id == invariant.id)
+            !invariant.holds.holds_of_event(&happened) && only.is_none_or(|id| id == invariant.id)
         };
         let mut broken = INVARIANTS.iter().filter(fails).map(|invariant| invariant.id).peekable();
         return broken.peek().is_some().then(|| broken.collect());
@@ -302,8 +325,10 @@ pub fn broken_at(world: &World<'_>, only: Option<&str>, looks: Looks) -> Option<
 }
 
 /// What a genuine seal said, and what the table said. What was no seal is I2's business.
-fn installs<'a>(world: &'a World<'_>) -> impl Iterator<Item = (Label, Label, &'a Install)> + 'a {
-    world.machine.noted.installs.iter().filter_map(|install| match install.from {
+fn installs<'a>(
+    happened: &'a Happened<'_>,
+) -> impl Iterator<Item = (Label, Label, &'a Install)> + 'a {
+    happened.noted.installs.iter().filter_map(|install| match install.from {
         Bytes::Sealed(seal) => {
             let vm = VmNumber(u16::from(install.page.vm));
             Some((seal.label, Label::new(vm, &install.id), install))
@@ -330,4 +355,17 @@ fn owns_frame(page: &PageFacts) -> bool {
 /// What a guest that runs reaches is its page's own frame.
 fn reaches_own(facts: &Facts<'_, '_>, page: &PageFacts) -> bool {
     !page.runs || page.reaches & !facts.of_page(page.page) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_wrong_with_an_event_that_did_nothing() {
+        let (just, noted) = (Just::default(), Noted::default());
+        let happened = Happened { just: &just, noted: &noted };
+        assert!(happened.is_nothing());
+        assert!(INVARIANTS.iter().all(|invariant| invariant.holds.holds_of_event(&happened)));
+    }
 }
