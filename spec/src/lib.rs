@@ -9,6 +9,9 @@ pub mod oracle;
 /// Every invariant with its sentence, where it is checked, and the mutants that it catches.
 pub const INVARIANTS: &str = include_str!("../invariants.md");
 
+/// What the management side can do, and the files of sim in which it does so.
+pub const ATTACKS: &str = include_str!("../attacks.md");
+
 /// The life of a page: what every event leads to in every state.
 pub const STATES: &str = include_str!("../states.md");
 

@@ -39,6 +39,11 @@ pub(super) const IMAGE: Study = Study {
             sentence: "neither the image root nor the sealed state says whose state it is",
             caught_by: &["F6"],
         },
+        Wrong {
+            name: IGNORES_ROOT,
+            sentence: "the reader takes a genuine image that is not the one it was asked for",
+            caught_by: &["F6"],
+        },
     ],
     reaches: &[
         "an older image is genuine and not the pinned one",
@@ -52,6 +57,8 @@ pub(super) const IMAGE: Study = Study {
     ],
     explore,
 };
+
+const IGNORES_ROOT: &str = "ignores-root";
 
 /// Two show what a format lacks: one part and what vouches for it.
 const CHANGES_MAX: u8 = 2;
@@ -111,6 +118,7 @@ struct Keeper {
     images: Vec<Image>,
     opened: Vec<Opened>,
     fooled: Option<Fooled>,
+    ignores_root: bool,
 }
 
 impl Keeper {
@@ -125,7 +133,7 @@ impl Keeper {
             "any-state" => Some(Fooled::AnyState),
             _ => None,
         });
-        Self { kept, images, opened, fooled }
+        Self { kept, images, opened, fooled, ignores_root: wrong == Some(IGNORES_ROOT) }
     }
 
     fn whole(image: u8) -> Vec<Part> {
@@ -157,7 +165,7 @@ impl Keeper {
     fn read(&self, file: &File, pinned: bool) -> (Vec<&'static str>, Vec<&'static str>) {
         let parts: Vec<Vec<u8>> = file.parts.iter().map(|part| self.bytes(*part)).collect();
         let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let pin = pinned.then(|| self.images[usize::from(NEWEST)].root);
+        let pin = (pinned && !self.ignores_root).then(|| self.images[usize::from(NEWEST)].root);
         let verdict = fooled::read(self.fooled, &self.images, &slices, pin);
         let bytes = parts.concat();
         let genuine = self.images.iter().position(|image| image.file() == bytes);
