@@ -164,6 +164,18 @@ fn a_list_with_room_for_one_is_never_given_to_two_and_never_lost() {
 }
 
 #[test]
+fn of_two_who_want_the_last_room_in_a_list_one_gets_it() {
+    explore(|| {
+        let world = World::launched(2);
+        let open = move |page| world.commit(page, |claim| claim.act(world.share(page)));
+        let other = thread::spawn(move || open(1));
+        let opened = [open(0), other.join().expect("no assertion failed")];
+        assert!(opened.contains(&DONE) && opened.contains(&Some(Err(Refused::ListFull))));
+        assert_eq!(world.vm.leases().due(100).count(), 1);
+    });
+}
+
+#[test]
 fn who_claims_a_poisoned_page_knows_that_the_vm_has_stopped() {
     explore(|| {
         let world = World::launched(1);
