@@ -115,7 +115,8 @@ pub fn roam<R>(
 }
 
 impl<'t> World<'t> {
-    pub(crate) fn new(
+    /// A run that has not begun, on tables of its own.
+    pub fn new(
         config: &'t Config,
         mutant: Option<Mutant>,
         storage: &'t Storage,

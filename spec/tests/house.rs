@@ -327,20 +327,25 @@ fn the_core_trusts_no_crate_that_is_not_on_the_list() {
     assert!(strangers.is_empty(), "the core now also trusts {strangers:?}");
     let small = "[[package]]\nname = \"aes\"\ndependencies = [\n \"evil\",\n]\n\
                  [[package]]\nname = \"evil\"\ndependencies = [\n \"worse 1.0.0\",\n]\n\
-                 [[package]]\nname = \"worse\"\n";
+                 [[package]]\nname = \"worse\"\nversion = \"1.0.0\"\n\
+                 [[package]]\nname = \"worse\"\nversion = \"2.0.0\"\n\
+                 dependencies = [\n \"unheard\",\n]\n\
+                 [[package]]\nname = \"unheard\"\n";
     let found = self::closure(small, &["aes"]);
     assert_eq!(found, ["aes", "evil", "worse"].map(str::to_owned).into());
 }
 
 fn closure(lock: &str, roots: &[&str]) -> BTreeSet<String> {
     let packages = packages(lock);
+    let mut walked = BTreeSet::new();
     let mut found = BTreeSet::new();
     let mut left: Vec<String> = roots.iter().map(|name| (*name).to_owned()).collect();
-    while let Some(name) = left.pop() {
-        let uses = packages.iter().filter(|package| package.name == name);
-        let uses: Vec<_> = uses.map(|package| package.uses.clone()).collect();
-        if !uses.is_empty() && found.insert(name) {
-            left.extend(uses.into_iter().flatten());
+    while let Some(used) = left.pop() {
+        for package in packages.iter().filter(|package| package.is(&used)) {
+            if walked.insert((&package.name, &package.version)) {
+                found.insert(package.name.clone());
+                left.extend(package.uses.iter().cloned());
+            }
         }
     }
     found

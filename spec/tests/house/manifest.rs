@@ -71,8 +71,19 @@ pub(crate) struct Locked {
     /// None for a package of ours.
     pub(crate) source: Option<String>,
     pub(crate) checksum: bool,
-    /// By name; versions do not matter here.
+    pub(crate) version: String,
+    /// By name, and by version where the lock file has several.
     pub(crate) uses: Vec<String>,
+}
+
+impl Locked {
+    /// Whether these words of a lock file mean it.
+    pub(crate) fn is(&self, used: &str) -> bool {
+        match used.split_once(' ') {
+            None => self.name == used,
+            Some((name, version)) => self.name == name && self.version == version,
+        }
+    }
 }
 
 /// Every package in a lock file.
@@ -84,11 +95,12 @@ pub(crate) fn packages(lock: &str) -> Vec<Locked> {
             for line in table.lines() {
                 match line.split_once(" = ") {
                     Some(("name", value)) => package.name = unquoted(value),
+                    Some(("version", value)) => package.version = unquoted(value),
                     Some(("source", value)) => package.source = Some(unquoted(value)),
                     Some(("checksum", _)) => package.checksum = true,
                     _ if line.starts_with(" \"") => {
-                        let name = line.trim().trim_matches(['"', ',']).split(' ').next();
-                        package.uses.extend(name.map(str::to_owned));
+                        let used = line.trim().trim_matches(['"', ',']);
+                        package.uses.push(used.split(" (").next().unwrap_or(used).to_owned());
                     }
                     _ => {}
                 }
