@@ -20,8 +20,9 @@ use view_core::suite::sequence::{Once, Sequence};
 use view_core::suite::siv_cmac_512::SivCmac512;
 use view_core::suite::{Backend, Landing, OpenJob, PageCipher, PageId, SealJob};
 
-/// By how much a count may differ from the recorded one.
-const TOLERANCE: f64 = 0.02;
+/// By how much a count may differ from the recorded one. Two instructions a block of the portable
+/// GCM, which are 2.7 %, come and go with how the compiler cuts the crates beside it.
+const TOLERANCE: f64 = 0.03;
 
 /// Pages of a list, as the suites like it.
 const LIST: usize = 64;
