@@ -13,10 +13,13 @@ use crate::mutant::Mutant;
 use crate::table;
 use crate::world::World;
 
+/// More than most states have.
+const EVENTS: usize = 64;
+
 impl World<'_> {
     /// Every event that may come next.
     pub fn enabled(&self) -> Vec<Event> {
-        let mut events = Vec::new();
+        let mut events = Vec::with_capacity(EVENTS);
         self.batches(&mut events);
         self.guests(&mut events);
         self.management(&mut events);

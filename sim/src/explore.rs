@@ -7,9 +7,13 @@
 //! is found, and in which order, does not depend on which worker was faster.
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use crate::config::Config;
+use crate::diamonds::{Diamonds, Left, Origin};
 use crate::event::Event;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::invariant::{self, Looks};
@@ -31,8 +35,11 @@ pub struct Outcome {
     pub distinct_states: u64,
     /// States that differ at all, which these stand for.
     pub represented_states: u64,
-    /// Events that were tried in them.
+    /// Events that can happen in them.
     pub transitions: u64,
+    /// Those of them that were played; of the others it is known from symmetry, or from another
+    /// order of the same events, what comes of them.
+    pub played: u64,
     /// What does not hold, with the shortest trace; exploration ends there.
     pub violation: Option<Violation>,
     /// The `sometimes` properties that were met.
@@ -67,6 +74,8 @@ pub struct Hunt<'a> {
     pub memory_max: usize,
     /// Whether one state stands for all that differ in names only.
     pub symmetry: bool,
+    /// Whether of two orders of events that do not heed each other one is enough.
+    pub one_order: bool,
     /// Whether the oracle of spec goes along, and must agree.
     pub oracle: bool,
 }
@@ -87,13 +96,15 @@ impl<'a> Hunt<'a> {
             states_max: u64::MAX,
             memory_max: MEMORY_MAX,
             symmetry: true,
+            one_order: true,
             oracle: true,
         }
     }
 
     /// A wrong machine, against one invariant or all. It may make the core do what no oracle says.
     pub const fn wrong(config: &'a Config, mutant: Mutant, only: Option<&'a str>) -> Self {
-        Self { mutant: Some(mutant), only, oracle: false, ..Self::sound(config) }
+        let sound = Self::sound(config);
+        Self { mutant: Some(mutant), only, one_order: false, oracle: false, ..sound }
     }
 
     /// What does not hold after an event of a state, among what looks at this or at more.
@@ -138,6 +149,7 @@ impl Way {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     number: u32,
+    origin: Origin,
     state: State,
 }
 
@@ -148,8 +160,19 @@ struct Found {
     at: u32,
     name: Fingerprint,
     way: Way,
+    origin: Origin,
     represents: u64,
     state: State,
+}
+
+impl Found {
+    /// What an event led to, without a name; nothing if nothing changed.
+    fn after(event: Event, (at, way): (u32, Way), mark: &Mark, world: &World<'_>) -> Option<Self> {
+        let mut state = mark.state;
+        world.take_after(mark, event, &mut state);
+        let origin = Origin::of(event, &state);
+        (state != mark.state).then_some(Self { at, name: 0, way, origin, represents: 0, state })
+    }
 }
 
 /// What one worker owns: the names whose lowest bits are its number.
@@ -168,6 +191,7 @@ struct Worker {
     next: Vec<Found>,
     found: [Vec<Found>; WORKERS],
     transitions: u64,
+    played: u64,
     reached: BTreeSet<&'static str>,
     /// A state in which something does not hold.
     broken_state: Option<Broken>,
@@ -199,6 +223,7 @@ impl Worker {
             next: Vec::new(),
             found: Default::default(),
             transitions: 0,
+            played: 0,
             reached: BTreeSet::new(),
             broken_state: None,
             broken_event: None,
@@ -237,6 +262,7 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
             search.block(block, &mut shards, &mut workers, &promises);
             for worker in &mut workers {
                 outcome.transitions += std::mem::take(&mut worker.transitions);
+                outcome.played += std::mem::take(&mut worker.played);
                 promises.0.retain(|(name, _)| !worker.reached.contains(name));
                 outcome.reached.append(&mut worker.reached);
             }
@@ -271,7 +297,7 @@ impl Shard {
             let number = u32::try_from(number).expect("memory ends before numbers do");
             self.ways.push(found.way);
             self.represented += found.represents;
-            self.waiting.push(Waiting { number, state: found.state });
+            self.waiting.push(Waiting { number, origin: found.origin, state: found.state });
         }
     }
 
@@ -300,7 +326,8 @@ impl<'a> Search<'a> {
             promises.note(world, reached);
             let mut state = world.state_now();
             let represents = self.symmetry.canonise(&mut state);
-            Found { at: 0, name: fingerprint(&state), way: Way::START, represents, state }
+            let (way, origin) = (Way::START, Origin::OTHER);
+            Found { at: 0, name: fingerprint(&state), way, origin, represents, state }
         })
     }
 
@@ -313,16 +340,18 @@ impl<'a> Search<'a> {
         promises: &Promises,
     ) {
         let late = workers.iter().any(|worker| worker.broken_event.is_some());
-        let seen = &*shards;
+        let (seen, rows) = (&*shards, &AtomicUsize::new(0));
         thread::scope(|scope| {
-            for (number, worker) in workers.iter_mut().enumerate() {
-                scope.spawn(move || self.look(block, number, seen, promises, worker, late));
+            for worker in workers.iter_mut() {
+                scope.spawn(move || self.look(block, rows, seen, promises, worker, late));
             }
         });
         let workers = &*workers;
         thread::scope(|scope| {
             for (number, shard) in shards.iter_mut().enumerate() {
                 scope.spawn(move || {
+                    let asked = workers.iter().flat_map(|worker| &worker.found[number]);
+                    black_box(asked.fold(0, |asked, found| asked ^ shard.seen.ask(found.name)));
                     let [first, second] = workers;
                     let mut second = second.found[number].iter().peekable();
                     for found in &first.found[number] {
@@ -337,11 +366,12 @@ impl<'a> Search<'a> {
         });
     }
 
-    /// Looks at every other row of states, and at what every event of them leads to.
+    /// Looks at the next row of states that nobody has taken, again and again, and at what every
+    /// event of them leads to.
     fn look(
         &self,
         block: &[Waiting],
-        number: usize,
+        rows: &AtomicUsize,
         shards: &[Shard; WORKERS],
         promises: &Promises,
         worker: &mut Worker,
@@ -350,8 +380,9 @@ impl<'a> Search<'a> {
         let mut promises = promises.clone();
         worker.found.iter_mut().for_each(Vec::clear);
         roam(self.hunt.config, self.hunt.mutant, |world| {
-            let rows = block.chunks(ROW).enumerate().skip(number).step_by(WORKERS);
-            let states = rows.flat_map(|(row, states)| (row * ROW..).zip(states));
+            let mine = std::iter::repeat_with(|| rows.fetch_add(1, Relaxed));
+            let mine = mine.map_while(|row| Some((row * ROW, block.chunks(ROW).nth(row)?)));
+            let states = mine.flat_map(|(first, row)| (first..).zip(row));
             for (at, waiting) in states {
                 let at = u32::try_from(at).unwrap_or(u32::MAX);
                 let mark = world.mark_at(&waiting.state);
@@ -361,8 +392,7 @@ impl<'a> Search<'a> {
                     break;
                 }
                 if !late && worker.broken_event.is_none() {
-                    let from = (at, waiting.number);
-                    self.look_ahead(from, &mark, world, &mut promises, worker);
+                    self.look_ahead((at, waiting), &mark, world, &mut promises, worker);
                 }
                 if worker.next.len() >= NEXT {
                     self.name_next(worker, shards);
@@ -375,7 +405,7 @@ impl<'a> Search<'a> {
     /// What every event of a state leads to.
     fn look_ahead(
         &self,
-        (place, from): (u32, u32),
+        (place, waiting): (u32, &Waiting),
         mark: &Mark,
         world: &mut World<'_>,
         promises: &mut Promises,
@@ -383,11 +413,18 @@ impl<'a> Search<'a> {
     ) {
         let oracle = Lockstep::of(self.hunt.config, &mark.state);
         let twins = Twins::of(&self.symmetry, &mark.state);
+        let origin = if self.hunt.one_order { waiting.origin } else { Origin::OTHER };
+        let diamonds = Diamonds::of(origin, &mark.state);
         for (event, at) in world.enabled().into_iter().zip(0..) {
             worker.transitions += 1;
+            let left = diamonds.left(event);
+            if left == Left::Nothing || twins.first(event) != event {
+                continue;
+            }
+            worker.played += 1;
             world.apply(event);
             promises.note(world, &mut worker.reached);
-            let way = Way { from, event: at };
+            let way = Way { from: waiting.number, event: at };
             let fine = invariant::broken_at(world, self.hunt.only, Looks::AtEvent).is_none();
             let agrees = || oracle.follow_from(event, world, mark).is_ok();
             if !fine || self.hunt.oracle && !agrees() {
@@ -395,18 +432,10 @@ impl<'a> Search<'a> {
                 worker.broken_event = broken.map(|ids| Broken { at: place, way, ids });
                 return;
             }
-            if twins.first(event) != event {
-                // What its first twin leads to has its name.
-                world.back(mark, event);
-                continue;
+            if left == Left::All {
+                worker.next.extend(Found::after(event, (place, way), mark, world));
             }
-            let mut state = mark.state;
-            world.take_after(mark, event, &mut state);
             world.back(mark, event);
-            if state == mark.state {
-                continue;
-            }
-            worker.next.push(Found { at: place, name: 0, way, represents: 0, state });
         }
     }
 
@@ -419,6 +448,8 @@ impl<'a> Search<'a> {
         for found in &mut next {
             found.name = fingerprint(&found.state);
         }
+        let ask = |found: &Found| shards[shard_of(found.name)].seen.ask(found.name);
+        black_box(next.iter().fold(0, |asked, found| asked ^ ask(found)));
         for found in next.drain(..) {
             let shard = shard_of(found.name);
             if !worker.met(found.name) && !shards[shard].seen.contains(found.name) {

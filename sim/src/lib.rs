@@ -7,6 +7,7 @@
 pub mod bytes;
 pub mod config;
 pub mod conformance;
+pub mod diamonds;
 mod echo;
 mod enabled;
 pub mod event;

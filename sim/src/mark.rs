@@ -30,11 +30,13 @@ pub struct Mark {
 impl World<'_> {
     /// Goes to a state, to come back to it.
     pub fn mark_at(&mut self, state: &State) -> Mark {
-        self.go_to(state);
+        let resting = tables(state);
+        self.go_to_with(state, &resting);
+        let flies = self.flights.iter().any(Option::is_some);
         Mark {
             state: *state,
-            resting: tables(state),
-            tables: self.tables(),
+            resting,
+            tables: if flies { self.tables() } else { resting },
             machine: self.machine.clone(),
             ghosts: self.ghosts,
             first_frame: self.first_frame,

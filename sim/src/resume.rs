@@ -70,10 +70,15 @@ pub fn resume<R>(
 impl World<'_> {
     /// Goes on from a state of the same configuration, wherever this run is.
     pub fn go_to(&mut self, state: &State) {
+        self.go_to_with(state, &tables(state));
+    }
+
+    /// The same, with the tables that are the state's.
+    pub(crate) fn go_to_with(&mut self, state: &State, tables: &Tables) {
         // What batches hold is given back first: it is overwritten here.
         self.flights = [None, None];
         self.life = usize::from(state.life);
-        self.storage.put(self.vms, self.life, &tables(state));
+        self.storage.put(self.vms, self.life, tables);
         for (at, row) in state.pages.iter().enumerate() {
             self.machine.handed[at] = Bytes::from_term(row.handed);
             self.machine.guest_table[at] = place_of(row.guest_table);

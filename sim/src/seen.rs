@@ -1,6 +1,8 @@
 //! The set of states that were seen, by their names: open addressing, eight names a cache line or
 //! two, nothing that depends on where memory is.
 
+use std::hint::black_box;
+
 use crate::fingerprint::Fingerprint;
 
 /// A set of fingerprints.
@@ -53,12 +55,21 @@ impl Seen {
         new
     }
 
+    /// Asks memory for where a name would be first, so that it is near when it is looked up.
+    pub fn ask(&self, name: Fingerprint) -> Fingerprint {
+        self.places[self.first(name)]
+    }
+
+    fn first(&self, name: Fingerprint) -> usize {
+        // The lowest bits choose the shard, so they say nothing here.
+        (name >> 16) as usize & (self.places.len() - 1)
+    }
+
     /// Where a name is, or would be.
     fn place(&self, name: Fingerprint) -> usize {
         let name = never_zero(name);
         let mask = self.places.len() - 1;
-        // The lowest bits choose the shard, so they say nothing here.
-        let mut place = (name >> 16) as usize & mask;
+        let mut place = self.first(name);
         while self.places[place] != 0 && self.places[place] != name {
             place = (place + 1) & mask;
         }
@@ -66,7 +77,10 @@ impl Seen {
     }
 
     fn grow(&mut self) {
-        let larger = vec![0; self.places.len() * 2];
+        let mut larger = vec![0; self.places.len() * 2];
+        // Memory that is new and only read is one page of zeroes; every first write would then make
+        // all CPUs forget it.
+        larger.fill(black_box(0));
         for name in std::mem::replace(&mut self.places, larger) {
             if name != 0 {
                 let place = self.place(name);

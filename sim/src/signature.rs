@@ -29,8 +29,8 @@ pub(crate) struct Described {
 
 impl Described {
     pub(crate) fn of(state: &State) -> Self {
-        let blank = state.pages.map(|row| row == PageRow::BLANK);
-        Self { signatures: signatures(state, &blank), untouched: untouched(state, &blank) }
+        let blank = blank(state);
+        Self { signatures: signatures(state, &blank), untouched: untouched_of(state, &blank) }
     }
 
     /// One number a VM.
@@ -78,7 +78,16 @@ fn signatures(state: &State, blank: &[bool; PAGES]) -> [[u64; VM_PAGES]; VMS] {
     std::array::from_fn(|vm| std::array::from_fn(|page| pages[vm * VM_PAGES + page]))
 }
 
-fn untouched(state: &State, blank: &[bool; PAGES]) -> [[bool; VM_PAGES]; VMS] {
+/// Pages that nothing was ever done to.
+pub(crate) fn untouched(state: &State) -> [[bool; VM_PAGES]; VMS] {
+    untouched_of(state, &blank(state))
+}
+
+fn blank(state: &State) -> [bool; PAGES] {
+    state.pages.map(|row| row == PageRow::BLANK)
+}
+
+fn untouched_of(state: &State, blank: &[bool; PAGES]) -> [[bool; VM_PAGES]; VMS] {
     let mut named = 0_u32;
     for term in &state.known[..usize::from(state.seals)] {
         named |= 1 << page_of(*term);

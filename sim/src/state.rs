@@ -86,6 +86,15 @@ impl PageRow {
 }
 
 impl PlaceRow {
+    /// The page whose frame or replica it is.
+    pub(crate) fn page(self, place: Phys) -> Option<usize> {
+        match place {
+            Phys::Frame(_) if self.of & 3 == 2 => Some(usize::from(self.of >> 2)),
+            Phys::Frame(_) => None,
+            Phys::Replica(_) => self.of.checked_sub(1).map(usize::from),
+        }
+    }
+
     /// All of it in one number.
     pub(crate) const fn word(self) -> u64 {
         let [first, second] = self.tlb;

@@ -9,7 +9,7 @@
 use crate::event::{Ask, Event, PageRef, Phys};
 use crate::machine::{FRAMES, PAGES, VM_PAGES};
 use crate::rename::refers;
-use crate::signature::Described;
+use crate::signature::untouched;
 use crate::state::State;
 use crate::symmetry::Symmetry;
 
@@ -43,7 +43,7 @@ impl Twins {
         let frames = std::array::from_fn(|frame| {
             byte((0..frame).find(|first| key(*first) == key(frame)).unwrap_or(frame))
         });
-        let untouched = Described::of(state).untouched;
+        let untouched = untouched(state);
         let pages = std::array::from_fn(|page| {
             let (vm, at) = (page / VM_PAGES, page % VM_PAGES);
             let first = (0..at).find(|first| untouched[vm][*first] && untouched[vm][at]);
