@@ -159,6 +159,8 @@ impl Diamonds {
             Event::Hand(page, _) => (among(ManageLoad, Begin) && spared(page), Left::Nothing),
             Event::ManageLoad(..) => (among(Offer, Begin), Left::Nothing),
             Event::Offer(_, page) => (among(Launch, Begin) && spared(page), Left::Nothing),
+            // The host forgets what led here, as if it had not been.
+            Event::Restart => (among(GuestLoad, Launch), Left::Nothing),
             Event::ManageStore(..)
             | Event::ManageMap(_)
             | Event::Claim(_)
@@ -167,8 +169,7 @@ impl Diamonds {
             | Event::Drop(_)
             | Event::Fault(..)
             | Event::LaunchVm(_)
-            | Event::Tick
-            | Event::Restart => (false, Left::All),
+            | Event::Tick => (false, Left::All),
         };
         if found { left } else { Left::All }
     }

@@ -124,7 +124,7 @@ impl<'a> Hunt<'a> {
 pub const WORKERS: usize = 2;
 
 /// How many states are looked ahead from at once.
-const BLOCK: usize = 4096;
+const BLOCK: usize = 1 << 14;
 
 /// How many of them a worker takes in a row: what is near costs alike.
 const ROW: usize = 16;
@@ -163,16 +163,6 @@ struct Found {
     origin: Origin,
     represents: u64,
     state: State,
-}
-
-impl Found {
-    /// What an event led to, without a name; nothing if nothing changed.
-    fn after(event: Event, (at, way): (u32, Way), mark: &Mark, world: &World<'_>) -> Option<Self> {
-        let mut state = mark.state;
-        world.take_after(mark, event, &mut state);
-        let origin = Origin::of(event, &state);
-        (state != mark.state).then_some(Self { at, name: 0, way, origin, represents: 0, state })
-    }
 }
 
 /// What one worker owns: the names whose lowest bits are its number.
@@ -433,7 +423,10 @@ impl<'a> Search<'a> {
                 return;
             }
             if left == Left::All {
-                worker.next.extend(Found::after(event, (place, way), mark, world));
+                let mut state = mark.state;
+                world.take_after(mark, event, &mut state);
+                let origin = Origin::of(event, &state);
+                worker.next.push(Found { at: place, name: 0, way, origin, represents: 0, state });
             }
             world.back(mark, event);
         }
