@@ -20,16 +20,17 @@ impl World<'_> {
     /// Every event that may come next.
     pub fn enabled(&self) -> Vec<Event> {
         let mut events = Vec::with_capacity(EVENTS);
-        self.batches(&mut events);
-        self.guests(&mut events);
-        self.management(&mut events);
-        self.frames(&mut events);
-        self.handovers(&mut events);
+        let now = Now::of(self);
+        self.batches(&now, &mut events);
+        self.guests(&now, &mut events);
+        self.management(&now, &mut events);
+        self.frames(&now, &mut events);
+        self.handovers(&now, &mut events);
         let unlaunched =
             (0_u8..).zip(self.config.pages).filter(|(vm, _)| !self.launched[usize::from(*vm)]);
         events.extend(unlaunched.map(|(vm, _)| Event::LaunchVm(vm)));
         let has_deadline = |page: PageRef| self.ghost(page).term == Some(Term::Tick);
-        if !self.ticked && self.config.page_refs().any(has_deadline) {
+        if !self.ticked && now.pages().any(|(page, _)| has_deadline(page)) {
             events.push(Event::Tick);
         }
         if self.life < usize::from(self.config.restarts) {
@@ -38,7 +39,7 @@ impl World<'_> {
         events
     }
 
-    fn batches(&self, events: &mut Vec<Event>) {
+    fn batches(&self, now: &Now, events: &mut Vec<Event>) {
         let [_, drops, faults, begins] = self.used;
         let begins = begins < self.config.begins;
         let mut idle = None;
@@ -57,17 +58,16 @@ impl World<'_> {
             }
             let room = usize::from(self.config.plans).min(PLANS);
             if begins && flight.steps == 0 && flight.asks.len() < room {
-                self.asks(|page, ask| events.push(Event::Join(cpu, page, ask)));
+                self.asks(now, |page, ask| events.push(Event::Join(cpu, page, ask)));
             }
         }
         if let (Some(cpu), true) = (idle, begins) {
-            self.asks(|page, ask| events.push(Event::Begin(cpu, page, ask)));
+            self.asks(now, |page, ask| events.push(Event::Begin(cpu, page, ask)));
         }
     }
 
-    fn asks(&self, mut found: impl FnMut(PageRef, Ask)) {
-        for page in self.config.page_refs().filter(|page| !self.is_busy(*page)) {
-            let state = self.state(page);
+    fn asks(&self, now: &Now, mut found: impl FnMut(PageRef, Ask)) {
+        for (page, state) in now.pages().filter(|(page, _)| !self.is_busy(*page)) {
             let spent = self.version(page) >= u64::from(self.config.versions);
             let once = self.ghost(page).term == Some(Term::Once);
             let launched = self.launched[usize::from(page.vm)];
@@ -78,7 +78,7 @@ impl World<'_> {
                 if over || table::after(state, ask, once, launched).is_none() {
                     continue;
                 }
-                if self.may_ask(page, ask) {
+                if self.may_ask(now, (page, state), ask) {
                     self.in_frames(page, ask, |ask| found(page, ask));
                 }
             }
@@ -86,15 +86,12 @@ impl World<'_> {
     }
 
     /// Guests act only while they run; a clock that ticked closes pages for them.
-    fn may_ask(&self, page: PageRef, ask: Ask) -> bool {
+    fn may_ask(&self, now: &Now, (page, state): (PageRef, PageState), ask: Ask) -> bool {
         let overdue = || self.ticked && self.ghost(page).term == Some(Term::Tick);
         match ask {
-            Ask::Touch | Ask::Share(..) | Ask::Exclude(_) => self.runs(page.vm),
-            Ask::Unshare => self.runs(page.vm) || overdue(),
-            Ask::Map(Perm::ReadWrite) => {
-                let state = self.state(page);
-                state == PageState::Building || state.terms().is_some()
-            }
+            Ask::Touch | Ask::Share(..) | Ask::Exclude(_) => now.runs(page),
+            Ask::Unshare => now.runs(page) || overdue(),
+            Ask::Map(Perm::ReadWrite) => state == PageState::Building || state.terms().is_some(),
             Ask::Map(Perm::Read)
             | Ask::Unmap
             | Ask::Export(_)
@@ -125,8 +122,8 @@ impl World<'_> {
         }
     }
 
-    fn guests(&self, events: &mut Vec<Event>) {
-        for page in self.config.page_refs().filter(|page| self.runs(page.vm)) {
+    fn guests(&self, now: &Now, events: &mut Vec<Event>) {
+        for (page, _) in now.pages().filter(|(page, _)| now.runs(*page)) {
             for cpu in 0..self.config.cpus {
                 let remembered = self.machine.tlbs[usize::from(cpu)].guest[page.index()];
                 let mapped = self.machine.guest_table[page.index()];
@@ -143,7 +140,7 @@ impl World<'_> {
         }
     }
 
-    fn management(&self, events: &mut Vec<Event>) {
+    fn management(&self, now: &Now, events: &mut Vec<Event>) {
         for place in Phys::all() {
             for cpu in 0..self.config.cpus {
                 let remembered = self.machine.tlbs[usize::from(cpu)].host[place.index()];
@@ -160,17 +157,16 @@ impl World<'_> {
         }
         // Only a wrong frontend listens.
         if self.mutant.is_some() && self.flights.iter().all(Option::is_none) {
-            let closed = |page: &PageRef| self.state(*page) == PageState::Private;
-            events.extend(self.config.page_refs().filter(closed).map(Event::Claim));
+            let closed = now.pages().filter(|(_, state)| *state == PageState::Private);
+            events.extend(closed.map(|(page, _)| Event::Claim(page)));
         }
     }
 
-    fn frames(&self, events: &mut Vec<Event>) {
+    fn frames(&self, now: &Now, events: &mut Vec<Event>) {
         debug_assert!(usize::from(self.config.frames) <= FRAMES && self.config.pages.len() <= VMS);
         let wants =
-            |page: &PageRef| matches!(self.state(*page), PageState::Free | PageState::PagedOut);
-        let wanting: heapless::Vec<PageRef, PAGES> =
-            self.config.page_refs().filter(wants).collect();
+            now.pages().filter(|(_, state)| matches!(state, PageState::Free | PageState::PagedOut));
+        let wanting: heapless::Vec<PageRef, PAGES> = wants.map(|(page, _)| page).collect();
         for number in 0..self.config.frames {
             match self.ownership(number) {
                 Ownership::Free => {
@@ -191,11 +187,11 @@ impl World<'_> {
     }
 
     /// Whatever the management side was ever given can be handed over for a page that is out.
-    fn handovers(&self, events: &mut Vec<Event>) {
-        for page in self.config.page_refs() {
-            let out = self.state(page) == PageState::PagedOut;
+    fn handovers(&self, now: &Now, events: &mut Vec<Event>) {
+        for (page, state) in now.pages() {
+            let out = state == PageState::PagedOut;
             // Only a wrong platform reads again what it has fetched.
-            let again = self.mutant.is_some() && self.state(page) == PageState::Sealed;
+            let again = self.mutant.is_some() && state == PageState::Sealed;
             if !out && !again {
                 continue;
             }
@@ -207,5 +203,33 @@ impl World<'_> {
             let known = self.machine.known.iter().filter(others);
             events.extend(known.map(|seal| Event::Hand(page, Handed::Known(seal.label))));
         }
+    }
+}
+
+/// What onlookers see now: asked once.
+struct Now {
+    pages: heapless::Vec<(PageRef, PageState), PAGES>,
+    runs: [bool; VMS],
+}
+
+impl Now {
+    fn of(world: &World<'_>) -> Self {
+        let mut runs = [false; VMS];
+        for (vm, runs) in (0..).zip(&mut runs).take(world.config.pages.len()) {
+            *runs = world.runs(vm);
+        }
+        Self {
+            pages: world.config.page_refs().map(|page| (page, world.state(page))).collect(),
+            runs,
+        }
+    }
+
+    fn pages(&self) -> impl Iterator<Item = (PageRef, PageState)> + '_ {
+        self.pages.iter().copied()
+    }
+
+    /// Whether the page's guest runs.
+    fn runs(&self, page: PageRef) -> bool {
+        self.runs[usize::from(page.vm)]
     }
 }

@@ -165,6 +165,14 @@ struct Found {
     state: State,
 }
 
+impl Found {
+    /// A state that has no name yet, and was not reached from anywhere.
+    const fn unnamed(state: &State) -> Self {
+        let (way, origin) = (Way::START, Origin::OTHER);
+        Self { at: 0, name: 0, way, origin, represents: 0, state: *state }
+    }
+}
+
 /// What one worker owns: the names whose lowest bits are its number.
 #[derive(Debug, Default)]
 struct Shard {
@@ -316,8 +324,7 @@ impl<'a> Search<'a> {
             promises.note(world, reached);
             let mut state = world.state_now();
             let represents = self.symmetry.canonise(&mut state);
-            let (way, origin) = (Way::START, Origin::OTHER);
-            Found { at: 0, name: fingerprint(&state), way, origin, represents, state }
+            Found { name: fingerprint(&state), represents, ..Found::unnamed(&state) }
         })
     }
 
@@ -423,10 +430,11 @@ impl<'a> Search<'a> {
                 return;
             }
             if left == Left::All {
-                let mut state = mark.state;
-                world.take_after(mark, event, &mut state);
-                let origin = Origin::of(event, &state);
-                worker.next.push(Found { at: place, name: 0, way, origin, represents: 0, state });
+                worker.next.push(Found { at: place, way, ..Found::unnamed(&mark.state) });
+                if let Some(found) = worker.next.last_mut() {
+                    world.take_after(mark, event, &mut found.state);
+                    found.origin = Origin::of(event, &found.state);
+                }
             }
             world.back(mark, event);
         }
@@ -443,12 +451,13 @@ impl<'a> Search<'a> {
         }
         let ask = |found: &Found| shards[shard_of(found.name)].seen.ask(found.name);
         black_box(next.iter().fold(0, |asked, found| asked ^ ask(found)));
-        for found in next.drain(..) {
+        for found in &next {
             let shard = shard_of(found.name);
             if !worker.met(found.name) && !shards[shard].seen.contains(found.name) {
-                worker.found[shard].push(found);
+                worker.found[shard].push(*found);
             }
         }
+        next.clear();
         worker.next = next;
     }
 

@@ -7,7 +7,7 @@ use view_core::{Ownership, PageState, VmNumber};
 use crate::event::{PageRef, Phys};
 use crate::host::gfn;
 use crate::machine::{FRAMES, PAGES, PLACES, VM_PAGES, VMS};
-use crate::world::{Ghost, World};
+use crate::world::{Ghost, World, is_busy};
 
 /// A set of places.
 pub(crate) type Places = u32;
@@ -117,12 +117,13 @@ impl PageFacts {
 }
 
 fn page_facts(world: &World<'_>, page: PageRef, owners: &[Option<Ownership>; FRAMES]) -> PageFacts {
-    let frame = usize::try_from(world.words(page)[0] >> 24).unwrap_or(PLACES);
+    let [control, ..] = world.words(page);
+    let frame = usize::try_from(control >> 24).unwrap_or(PLACES);
     let reaches = world.machine.guest_reaches(page);
     PageFacts {
         page,
         state: world.state(page),
-        busy: world.is_busy(page),
+        busy: is_busy(control),
         runs: world.vm(page.vm).runnable().is_ok(),
         frame: if frame < FRAMES { 1 << frame } else { 0 },
         reaches: reaches.fold(0, |places, place| places | 1 << place.index()),

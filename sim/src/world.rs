@@ -169,7 +169,7 @@ impl<'t> World<'t> {
 
     /// Whether somebody holds a page.
     pub fn is_busy(&self, page: PageRef) -> bool {
-        self.words(page)[0] & 1 << 4 != 0
+        is_busy(self.words(page)[0])
     }
 
     /// Who owns a frame.
@@ -346,6 +346,11 @@ impl<'t> World<'t> {
             }
         }
     }
+}
+
+/// Whether a row's first word says that somebody holds it.
+pub(crate) const fn is_busy(control: u64) -> bool {
+    control & 1 << 4 != 0
 }
 
 impl Ghost {
