@@ -13,19 +13,22 @@ use crate::mutant::Mutant;
 use crate::table;
 use crate::world::World;
 
-/// More than most states have.
-const EVENTS: usize = 64;
-
 impl World<'_> {
     /// Every event that may come next.
     pub fn enabled(&self) -> Vec<Event> {
-        let mut events = Vec::with_capacity(EVENTS);
+        let mut events = Vec::new();
+        self.list_enabled(&mut events);
+        events
+    }
+
+    /// Adds every event that may come next.
+    pub(crate) fn list_enabled(&self, events: &mut Vec<Event>) {
         let now = Now::of(self);
-        self.batches(&now, &mut events);
-        self.guests(&now, &mut events);
-        self.management(&now, &mut events);
-        self.frames(&now, &mut events);
-        self.handovers(&now, &mut events);
+        self.batches(&now, events);
+        self.guests(&now, events);
+        self.management(&now, events);
+        self.frames(&now, events);
+        self.handovers(&now, events);
         let unlaunched =
             (0_u8..).zip(self.config.pages).filter(|(vm, _)| !self.launched[usize::from(*vm)]);
         events.extend(unlaunched.map(|(vm, _)| Event::LaunchVm(vm)));
@@ -36,7 +39,6 @@ impl World<'_> {
         if self.life < usize::from(self.config.restarts) {
             events.push(Event::Restart);
         }
-        events
     }
 
     fn batches(&self, now: &Now, events: &mut Vec<Event>) {

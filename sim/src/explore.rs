@@ -185,6 +185,8 @@ struct Shard {
 /// One worker: what it found ahead of its part of a block, and what it keeps from block to block.
 #[derive(Debug)]
 struct Worker {
+    /// What can happen in a state.
+    events: Vec<Event>,
     /// What the last events led to, not named yet.
     next: Vec<Found>,
     found: [Vec<Found>; WORKERS],
@@ -210,7 +212,7 @@ struct Broken {
 }
 
 /// How many states are named together.
-const NEXT: usize = 128;
+const NEXT: usize = 64;
 
 /// What fits the second cache of most CPUs.
 const RECENT: usize = 1 << 15;
@@ -218,6 +220,7 @@ const RECENT: usize = 1 << 15;
 impl Worker {
     fn new() -> Self {
         Self {
+            events: Vec::new(),
             next: Vec::new(),
             found: Default::default(),
             transitions: 0,
@@ -412,7 +415,10 @@ impl<'a> Search<'a> {
         let twins = Twins::of(&self.symmetry, &mark.state);
         let origin = if self.hunt.one_order { waiting.origin } else { Origin::OTHER };
         let diamonds = Diamonds::of(origin, &mark.state);
-        for (event, at) in world.enabled().into_iter().zip(0..) {
+        let mut events = std::mem::take(&mut worker.events);
+        events.clear();
+        world.list_enabled(&mut events);
+        for (event, at) in events.iter().copied().zip(0..) {
             worker.transitions += 1;
             let left = diamonds.left(event);
             if left == Left::Nothing || twins.first(event) != event {
@@ -438,6 +444,7 @@ impl<'a> Search<'a> {
             }
             world.back(mark, event);
         }
+        worker.events = events;
     }
 
     /// Names what events led to, one thing at a time for all, so that the code for it stays near.

@@ -66,6 +66,11 @@ impl<'w, 't> Facts<'w, 't> {
             Some(owner) => matches!(owner, Some(Ownership::Free | Ownership::Offered(..))),
             None => machine.replica_of[place - FRAMES].is_none(),
         };
+        let mut runs = [false; VMS];
+        for (vm, runs) in (0..).zip(&mut runs) {
+            *runs = world.vm(vm).runnable().is_ok();
+        }
+        let known = (&owners, &runs);
         let (mut of_vm, mut of_page) = ([0; VMS], [0; PAGES]);
         for (frame, owner) in owners.iter().enumerate() {
             if let Some(Ownership::Owned(vm, gfn)) = owner {
@@ -76,7 +81,7 @@ impl<'w, 't> Facts<'w, 't> {
         }
         Self {
             world,
-            pages: world.config.page_refs().map(|page| page_facts(world, page, &owners)).collect(),
+            pages: world.config.page_refs().map(|page| page_facts(world, page, known)).collect(),
             secrets: set(|place| machine.memory[place].is_secret()),
             host_reaches: set(|place| machine.host_reaches(Phys::at(place))),
             nobodys: set(nobodys),
@@ -116,7 +121,11 @@ impl PageFacts {
     }
 }
 
-fn page_facts(world: &World<'_>, page: PageRef, owners: &[Option<Ownership>; FRAMES]) -> PageFacts {
+fn page_facts(
+    world: &World<'_>,
+    page: PageRef,
+    (owners, runs): (&[Option<Ownership>; FRAMES], &[bool; VMS]),
+) -> PageFacts {
     let [control, ..] = world.words(page);
     let frame = usize::try_from(control >> 24).unwrap_or(PLACES);
     let reaches = world.machine.guest_reaches(page);
@@ -124,7 +133,7 @@ fn page_facts(world: &World<'_>, page: PageRef, owners: &[Option<Ownership>; FRA
         page,
         state: world.state(page),
         busy: is_busy(control),
-        runs: world.vm(page.vm).runnable().is_ok(),
+        runs: runs[usize::from(page.vm)],
         frame: if frame < FRAMES { 1 << frame } else { 0 },
         reaches: reaches.fold(0, |places, place| places | 1 << place.index()),
         owner: owners.get(frame).copied().flatten(),
