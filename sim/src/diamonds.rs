@@ -8,11 +8,10 @@
 //! who follows what that relies on, comes to states that were reached sooner, or to higher ranks,
 //! and to an end. No state is lost, and none is found later than it would have been.
 //!
-//! What is left out are transitions. Those whose check would look at something that the first event
-//! may have changed are played and checked, and only not followed. This is in the way of sleep sets
-//! (Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems", LNCS 1032), told
-//! by kinds, so that a state needs to remember one of them and no names. Wrong machines need not
-//! keep to what is said here of events, so it is for the sound one alone.
+//! What is left out are transitions that would be seen to do what they were seen to do before. This
+//! is in the way of sleep sets (Godefroid, "Partial-Order Methods for the Verification of Concurrent
+//! Systems", LNCS 1032), told by kinds, so that a state needs to remember one of them and no names.
+//! Wrong machines need not keep to what is said here of events, so it is for the sound one alone.
 
 use crate::event::{Event, PageRef};
 use crate::machine::VM_PAGES;
@@ -29,6 +28,8 @@ pub struct Origin {
 /// Kinds of events that led to a state, in the order of their ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    /// A VM was launched.
+    Launch,
     /// A guest stored.
     GuestStore,
     /// A batch took a step that was not its last.
@@ -41,23 +42,10 @@ enum Rank {
     ManageLoad,
     /// A frame was offered.
     Offer,
-    /// A VM was launched.
-    Launch,
     /// A batch began.
     Begin,
     /// It may have been anything.
     Other,
-}
-
-/// What is left to do about an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// To play it, to check it, and to follow where it leads.
-    All,
-    /// To play it and to check it.
-    Check,
-    /// Nothing.
-    Nothing,
 }
 
 /// What may be left out in one state.
@@ -139,28 +127,28 @@ impl Diamonds {
         Self { origin, held: held(state) }
     }
 
-    /// What is left to do about an event of the state.
-    pub fn left(&self, event: Event) -> Left {
-        use Rank::{Begin, GuestLoad, GuestStore, Hand, Launch, ManageLoad, Offer};
+    /// Whether an event of the state needs nothing more: what comes of it is found elsewhere.
+    pub fn found_elsewhere(&self, event: Event) -> bool {
+        use Rank::{Begin, GuestLoad, GuestStore, Hand, Launch, ManageLoad, Offer, Step};
         let Origin { rank: from, apart } = self.origin;
         let among = |low: Rank, high: Rank| low <= from && from <= high;
         // A batch changes nothing of pages that it does not hold, and of their frames.
-        let flown = matches!(from, Begin | Rank::Step);
+        let flown = matches!(from, Begin | Step);
         let spared = |page: PageRef| !flown || self.held >> page.index() & 1 == 0;
-        let (found, left) = match event {
+        match event {
             // Either the offer was there before, or what led here is what this undoes.
-            Event::Retract(_, page) => (among(GuestStore, Begin) && spared(page), Left::Nothing),
-            // Checked: whether the management side reaches what is stored.
-            Event::GuestStore(..) if from == ManageLoad => (true, Left::Check),
-            Event::GuestStore(..) => (among(GuestLoad, Offer) || from == Begin, Left::Nothing),
-            Event::Step(_) => (among(GuestLoad, Offer) && apart, Left::Nothing),
-            // A launch may be why the guest runs.
-            Event::GuestLoad(..) => (among(Hand, Offer) || from == Begin, Left::Nothing),
-            Event::Hand(page, _) => (among(ManageLoad, Begin) && spared(page), Left::Nothing),
-            Event::ManageLoad(..) => (among(Offer, Begin), Left::Nothing),
-            Event::Offer(_, page) => (among(Launch, Begin) && spared(page), Left::Nothing),
+            Event::Retract(_, page) => among(Launch, Begin) && spared(page),
+            // A batch may be why it is refused, or is not.
+            Event::LaunchVm(_) => among(GuestStore, Offer) && from != Step,
+            // A launch or a step may be why the guest runs.
+            Event::GuestStore(..) => among(GuestLoad, Begin),
+            Event::Step(_) => among(GuestLoad, Offer) && apart,
+            Event::GuestLoad(..) => among(Hand, Begin),
+            Event::Hand(page, _) => among(ManageLoad, Begin) && spared(page),
+            Event::ManageLoad(..) => among(Offer, Begin),
+            Event::Offer(_, page) => from == Begin && spared(page),
             // The host forgets what led here, as if it had not been.
-            Event::Restart => (among(GuestLoad, Launch), Left::Nothing),
+            Event::Restart => from == Launch || among(GuestLoad, Offer),
             Event::ManageStore(..)
             | Event::ManageMap(_)
             | Event::Claim(_)
@@ -168,9 +156,7 @@ impl Diamonds {
             | Event::Join(..)
             | Event::Drop(_)
             | Event::Fault(..)
-            | Event::LaunchVm(_)
-            | Event::Tick => (false, Left::All),
-        };
-        if found { left } else { Left::All }
+            | Event::Tick => false,
+        }
     }
 }

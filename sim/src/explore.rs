@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use crate::config::Config;
-use crate::diamonds::{Diamonds, Left, Origin};
+use crate::diamonds::{Diamonds, Origin};
 use crate::event::Event;
 use crate::fingerprint::{Fingerprint, fingerprint};
 use crate::invariant::{self, Looks};
@@ -420,8 +420,7 @@ impl<'a> Search<'a> {
         world.list_enabled(&mut events);
         for (event, at) in events.iter().copied().zip(0..) {
             worker.transitions += 1;
-            let left = diamonds.left(event);
-            if left == Left::Nothing || twins.first(event) != event {
+            if diamonds.found_elsewhere(event) || twins.first(event) != event {
                 continue;
             }
             worker.played += 1;
@@ -435,12 +434,10 @@ impl<'a> Search<'a> {
                 worker.broken_event = broken.map(|ids| Broken { at: place, way, ids });
                 return;
             }
-            if left == Left::All {
-                worker.next.push(Found { at: place, way, ..Found::unnamed(&mark.state) });
-                if let Some(found) = worker.next.last_mut() {
-                    world.take_after(mark, event, &mut found.state);
-                    found.origin = Origin::of(event, &found.state);
-                }
+            worker.next.push(Found { at: place, way, ..Found::unnamed(&mark.state) });
+            if let Some(found) = worker.next.last_mut() {
+                world.take_after(mark, event, &mut found.state);
+                found.origin = Origin::of(event, &found.state);
             }
             world.back(mark, event);
         }
