@@ -21,9 +21,9 @@ use crate::lockstep::Lockstep;
 use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::path;
-use crate::seen::Seen;
+pub use crate::shard::WORKERS;
+use crate::shard::{Found, Shard, Waiting, Way, shard_of, way_of};
 use crate::sometimes::{SOMETIMES, Sometimes};
-use crate::state::State;
 use crate::symmetry::Symmetry;
 use crate::twins::Twins;
 use crate::world::{World, play, roam};
@@ -120,67 +120,11 @@ impl<'a> Hunt<'a> {
     }
 }
 
-/// How many workers there are, and how many halves of the names that were seen.
-pub const WORKERS: usize = 2;
-
 /// How many states are looked ahead from at once.
 const BLOCK: usize = 1 << 14;
 
 /// How many of them a worker takes in a row: what is near costs alike.
 const ROW: usize = 16;
-
-/// How a state was first reached: from which, by which of its events.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
-    pub(crate) from: u32,
-    pub(crate) event: u16,
-}
-
-impl Way {
-    /// The start's: there is no such event.
-    const START: Self = Self { from: 0, event: u16::MAX };
-
-    pub(crate) const fn is_start(self) -> bool {
-        self.event == u16::MAX
-    }
-}
-
-/// A state that waits to be gone on from.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    number: u32,
-    origin: Origin,
-    state: State,
-}
-
-/// What one event leads to, not seen before.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    /// The place in the block of the state that it was found from.
-    at: u32,
-    name: Fingerprint,
-    way: Way,
-    origin: Origin,
-    represents: u64,
-    state: State,
-}
-
-impl Found {
-    /// A state that has no name yet, and was not reached from anywhere.
-    const fn unnamed(state: &State) -> Self {
-        let (way, origin) = (Way::START, Origin::OTHER);
-        Self { at: 0, name: 0, way, origin, represents: 0, state: *state }
-    }
-}
-
-/// What one worker owns: the names whose lowest bits are its number.
-#[derive(Debug, Default)]
-struct Shard {
-    seen: Seen,
-    ways: Vec<Way>,
-    waiting: Vec<Waiting>,
-    represented: u64,
-}
 
 /// One worker: what it found ahead of its part of a block, and what it keeps from block to block.
 #[derive(Debug)]
@@ -284,29 +228,6 @@ pub fn explore(hunt: &Hunt<'_>, mut progress: impl FnMut(u64, u64)) -> Outcome {
     outcome.distinct_states = shards.iter().map(|shard| shard.ways.len() as u64).sum();
     outcome.represented_states = shards.iter().map(|shard| shard.represented).sum();
     outcome
-}
-
-const fn shard_of(name: Fingerprint) -> usize {
-    name as usize % WORKERS
-}
-
-impl Shard {
-    /// Takes in a state, if it is new.
-    fn take(&mut self, shard: usize, found: &Found) {
-        if self.seen.insert(found.name) {
-            let number = self.ways.len() * WORKERS + shard;
-            let number = u32::try_from(number).expect("memory ends before numbers do");
-            self.ways.push(found.way);
-            self.represented += found.represents;
-            self.waiting.push(Waiting { number, origin: found.origin, state: found.state });
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.seen.bytes()
-            + self.ways.capacity() * size_of::<Way>()
-            + self.waiting.capacity() * size_of::<Waiting>()
-    }
 }
 
 /// What stays the same while exploring.
@@ -481,12 +402,6 @@ impl<'a> Search<'a> {
         let trace = path::trace(self.hunt, &self.symmetry, ways, *way, ids);
         Some(Violation { broken: ids.clone(), trace })
     }
-}
-
-/// How a state was first reached.
-fn way_of(shards: &[Shard; WORKERS], number: u32) -> Way {
-    let number = number as usize;
-    shards[number % WORKERS].ways[number / WORKERS]
 }
 
 /// The `sometimes` properties that a configuration promises and that were not met so far.

@@ -30,6 +30,7 @@ mod rename;
 pub mod report;
 pub mod resume;
 pub mod seen;
+mod shard;
 pub mod shrink;
 mod signature;
 pub mod software;

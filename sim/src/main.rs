@@ -21,7 +21,7 @@ use sim::trace::Trace;
 const USAGE: &str = "\
 Explores the shipped core between any two steps, on a simulated machine, under attack.
 
-usage: sim check [--config NAME] [--no-symmetry] [--json]
+usage: sim check [--config NAME] [--no-symmetry] [--every-order] [--json]
                                              every reachable state; all configurations, or one
        sim mutants [--json]                  machines that are wrong on purpose; all must be caught
        sim run --seed S --steps N [--config NAME] [--mutant NAME] [--record DIR] [--json]
@@ -32,17 +32,25 @@ usage: sim check [--config NAME] [--no-symmetry] [--json]
 
 exit code: 0 fine, 1 something does not hold, 2 usage";
 
+/// What is left out because something else stands for it.
+#[derive(Clone, Copy)]
+struct Less {
+    symmetry: bool,
+    one_order: bool,
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let json = words.iter().any(|word| word == "--json");
-    let symmetry = words.iter().all(|word| word != "--no-symmetry");
-    let flags = ["--json", "--no-symmetry"];
+    let asked = |flag: &str| words.iter().any(|word| word == flag);
+    let less = Less { symmetry: !asked("--no-symmetry"), one_order: !asked("--every-order") };
+    let flags = ["--json", "--no-symmetry", "--every-order"];
     let words: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| !flags.contains(word)).collect();
     match words.as_slice() {
-        ["check"] => check_all(symmetry, json),
+        ["check"] => check_all(less, json),
         ["check", "--config", name] => match (Config::named(name), Study::named(name)) {
-            (Some(config), _) => checked(&[explored(config, symmetry)], json),
+            (Some(config), _) => checked(&[explored(config, less)], json),
             (None, Some(study)) => checked(&[studied(study)], json),
             (None, None) => usage(&format!("no configuration is called {name:?}; see `sim list`")),
         },
@@ -93,14 +101,15 @@ fn timed(hunt: &Hunt<'_>) -> (Outcome, f64) {
 }
 
 /// Every configuration and every study.
-fn check_all(symmetry: bool, json: bool) -> ExitCode {
-    let mut rows: Vec<Row> = CONFIGS.iter().map(|config| explored(config, symmetry)).collect();
+fn check_all(less: Less, json: bool) -> ExitCode {
+    let mut rows: Vec<Row> = CONFIGS.iter().map(|config| explored(config, less)).collect();
     rows.extend(STUDIES.iter().map(|study| studied(study)));
     checked(&rows, json)
 }
 
-fn explored(config: &Config, symmetry: bool) -> Row {
-    let (outcome, seconds) = timed(&Hunt { symmetry, ..Hunt::sound(config) });
+fn explored(config: &Config, less: Less) -> Row {
+    let Less { symmetry, one_order } = less;
+    let (outcome, seconds) = timed(&Hunt { symmetry, one_order, ..Hunt::sound(config) });
     let row = Row::of(config, &outcome, seconds);
     println!("{row}");
     if let Some(violation) = &outcome.violation {

@@ -4,9 +4,10 @@
 //! names of its own; at each step the event is found that leads to the same canonical state.
 
 use crate::event::Event;
-use crate::explore::{Hunt, Way};
+use crate::explore::Hunt;
 use crate::lockstep::Lockstep;
 use crate::resume::resume;
+use crate::shard::Way;
 use crate::state::State;
 use crate::symmetry::Symmetry;
 use crate::world::{World, play};

@@ -24,8 +24,10 @@ pub struct Row {
     pub distinct_states: u64,
     /// States that differ at all.
     pub represented_states: u64,
-    /// Events that were tried in them.
+    /// Events that can happen in them.
     pub transitions: u64,
+    /// Those that were played: of others symmetry, or another order, tells what comes of them.
+    pub played: u64,
     /// How long that took.
     pub seconds: f64,
     /// The `sometimes` properties that were met.
@@ -47,6 +49,7 @@ impl Row {
             distinct_states: outcome.distinct_states,
             represented_states: outcome.represented_states,
             transitions: outcome.transitions,
+            played: outcome.played,
             seconds,
             reached: outcome.reached.clone(),
             missed: missing(config.reaches, &outcome.reached),
@@ -65,6 +68,7 @@ impl Row {
             distinct_states: found.distinct_states,
             represented_states: found.distinct_states,
             transitions: found.transitions,
+            played: found.transitions,
             seconds,
             missed: missing(study.reaches, &found.reached),
             reached: found.reached,
@@ -110,9 +114,9 @@ pub fn without_mutant(caught_by: &BTreeSet<&str>) -> Vec<&'static str> {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, distinct_states, represented_states, transitions, seconds, .. } = self;
+        let Self { name, distinct_states, represented_states, transitions, played, .. } = self;
         write!(f, "{name:12} {distinct_states} states for {represented_states}, ")?;
-        write!(f, "{transitions} transitions, {seconds:.2} s: ")?;
+        write!(f, "{transitions} transitions, {played} played, {:.2} s: ", self.seconds)?;
         match (self.violations.as_slice(), self.cut) {
             ([], false) => write!(f, "every invariant holds")?,
             ([], true) => write!(f, "cut short")?,
@@ -137,7 +141,7 @@ pub fn check_json(rows: &[Row]) -> String {
     let missed: Vec<&str> = rows.iter().flat_map(|row| row.missed.clone()).collect();
     format!(
         "{{\"configuration\":{},\"bounds\":{},\"violations\":{},\"distinct_states\":{},\
-         \"represented_states\":{},\"transitions\":{transitions},\
+         \"represented_states\":{},\"transitions\":{transitions},\"played\":{},\
          \"seconds\":{seconds:.3},\"transitions_per_second\":{:.0},\"sometimes_reached\":{},\
          \"sometimes_missed\":{}{}}}",
         text(&names.join(" ")),
@@ -145,6 +149,7 @@ pub fn check_json(rows: &[Row]) -> String {
         list(&violations),
         sum(|row| row.distinct_states),
         sum(|row| row.represented_states),
+        sum(|row| row.played),
         transitions as f64 / seconds.max(f64::EPSILON),
         list(&reached.into_iter().collect::<Vec<_>>()),
         list(&missed),
