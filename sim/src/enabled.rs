@@ -8,7 +8,7 @@ use view_core::{Ownership, PageState, Perm};
 use crate::bytes::{Bytes, Seal};
 use crate::event::{Ask, Event, FaultTime, Handed, PageRef, Phys, Term};
 use crate::flight::PLANS;
-use crate::machine::{FRAMES, PAGES, VMS};
+use crate::machine::{FRAMES, Machine, PAGES, VMS};
 use crate::mutant::Mutant;
 use crate::table;
 use crate::world::World;
@@ -125,17 +125,19 @@ impl World<'_> {
     }
 
     fn guests(&self, now: &Now, events: &mut Vec<Event>) {
+        let stores = self.used[0] < self.config.stores;
         for (page, _) in now.pages().filter(|(page, _)| now.runs(*page)) {
-            for cpu in 0..self.config.cpus {
-                let remembered = self.machine.tlbs[usize::from(cpu)].guest[page.index()];
-                let mapped = self.machine.guest_table[page.index()];
+            let at = page.index();
+            let mapped = self.machine.guest_table[at];
+            for (cpu, tlb) in (0..self.config.cpus).zip(&self.machine.tlbs) {
+                let remembered = tlb.guest[at];
                 if remembered.or(mapped).is_none() {
                     continue;
                 }
                 if remembered.is_none() {
                     events.push(Event::GuestLoad(cpu, page));
                 }
-                if self.used[0] < self.config.stores {
+                if stores {
                     events.push(Event::GuestStore(cpu, page));
                 }
             }
@@ -143,17 +145,16 @@ impl World<'_> {
     }
 
     fn management(&self, now: &Now, events: &mut Vec<Event>) {
-        for place in Phys::all() {
-            for cpu in 0..self.config.cpus {
-                let remembered = self.machine.tlbs[usize::from(cpu)].host[place.index()];
-                let Some(perm) = remembered.or(self.machine.host_table[place.index()]) else {
-                    continue;
-                };
+        let Machine { memory, host_table, tlbs, .. } = &self.machine;
+        for (at, (bytes, mapped)) in memory.iter().zip(host_table).enumerate() {
+            for (cpu, tlb) in (0..self.config.cpus).zip(tlbs) {
+                let remembered = tlb.host[at];
+                let Some(perm) = remembered.or(*mapped) else { continue };
                 if remembered.is_none() {
-                    events.push(Event::ManageLoad(cpu, place));
+                    events.push(Event::ManageLoad(cpu, Phys::at(at)));
                 }
-                if perm == Perm::ReadWrite && self.machine.at(place) != Bytes::PUBLIC {
-                    events.push(Event::ManageStore(cpu, place));
+                if perm == Perm::ReadWrite && *bytes != Bytes::PUBLIC {
+                    events.push(Event::ManageStore(cpu, Phys::at(at)));
                 }
             }
         }

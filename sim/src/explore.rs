@@ -159,7 +159,7 @@ struct Broken {
 const NEXT: usize = 64;
 
 /// What fits the second cache of most CPUs.
-const RECENT: usize = 1 << 15;
+const RECENT: usize = 1 << 13;
 
 impl Worker {
     fn new() -> Self {

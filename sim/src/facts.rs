@@ -83,7 +83,7 @@ impl<'w, 't> Facts<'w, 't> {
             world,
             pages: world.config.page_refs().map(|page| page_facts(world, page, known)).collect(),
             secrets: set(|place| machine.memory[place].is_secret()),
-            host_reaches: set(|place| machine.host_reaches(Phys::at(place))),
+            host_reaches: set(|place| machine.reaches(place)),
             nobodys: set(nobodys),
             of_vm,
             of_page,

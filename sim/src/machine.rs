@@ -205,8 +205,12 @@ impl Machine {
 
     /// Whether the management side reaches a place, by table or by memory of any CPU.
     pub fn host_reaches(&self, place: Phys) -> bool {
-        self.host_table[place.index()].is_some()
-            || self.tlbs.iter().any(|tlb| tlb.host[place.index()].is_some())
+        self.reaches(place.index())
+    }
+
+    /// The same of a place in arrays.
+    pub(crate) fn reaches(&self, place: usize) -> bool {
+        self.host_table[place].is_some() || self.tlbs.iter().any(|tlb| tlb.host[place].is_some())
     }
 
     /// Every place in which some guest CPU may find a page, by table or by memory.
