@@ -2,10 +2,9 @@
 //!
 //! Sets of places are bits, a frame or a place of the pool each, in the order of [`Phys::at`].
 
-use view_core::{Ownership, PageState, VmNumber};
+use view_core::{Gfn, Ownership, PageState, VmNumber};
 
 use crate::event::{PageRef, Phys};
-use crate::host::gfn;
 use crate::machine::{FRAMES, PAGES, PLACES, VM_PAGES, VMS};
 use crate::world::{Ghost, World, is_busy};
 
@@ -25,8 +24,10 @@ pub(crate) struct PageFacts {
     pub(crate) frame: Places,
     /// Where its guest may find it, by table or by what a CPU remembers.
     pub(crate) reaches: Places,
-    /// Whose its frame is.
-    pub(crate) owner: Option<Ownership>,
+    /// Its frame is its own.
+    pub(crate) owns_frame: bool,
+    /// Its frame was its own, and is nobody's until it was wiped.
+    pub(crate) quarantined: bool,
 }
 
 /// Everything that invariants of states look at.
@@ -42,8 +43,14 @@ pub(crate) struct Facts<'w, 't> {
     pub(crate) nobodys: Places,
     /// Frames that some page of each VM owns.
     pub(crate) of_vm: [Places; VMS],
-    /// Frames that each page owns.
-    of_page: [Places; PAGES],
+    owned: Owned,
+}
+
+/// Frames that are not nobody's, a set for each page.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owned {
+    by_page: [Places; PAGES],
+    quarantined: [Places; PAGES],
 }
 
 /// The places of a set.
@@ -58,35 +65,35 @@ fn set(is: impl Fn(usize) -> bool) -> Places {
 impl<'w, 't> Facts<'w, 't> {
     pub(crate) fn of(world: &'w World<'t>) -> Self {
         let machine = &world.machine;
-        let frames = usize::from(world.config.frames);
-        let owners: [Option<Ownership>; FRAMES] = std::array::from_fn(|frame| {
-            (frame < frames).then(|| world.ownership(u8::try_from(frame).unwrap_or(u8::MAX)))
-        });
-        let nobodys = |place: usize| match owners.get(place) {
-            Some(owner) => matches!(owner, Some(Ownership::Free | Ownership::Offered(..))),
-            None => machine.replica_of[place - FRAMES].is_none(),
-        };
+        let mut nobodys = 0;
+        for (place, of) in (FRAMES..).zip(&machine.replica_of) {
+            nobodys |= Places::from(of.is_none()) << place;
+        }
+        let (mut owned, mut of_vm) = (Owned::default(), [0; VMS]);
+        for frame in 0..world.config.frames {
+            let place = 1 << frame;
+            match world.ownership(frame) {
+                Ownership::Free | Ownership::Offered(..) => nobodys |= place,
+                Ownership::Owned(vm, gfn) => {
+                    of_vm[usize::from(vm.0)] |= place;
+                    owned.by_page[index(vm, gfn)] |= place;
+                }
+                Ownership::Quarantined(vm, gfn) => owned.quarantined[index(vm, gfn)] |= place,
+            }
+        }
         let mut runs = [false; VMS];
         for (vm, runs) in (0..).zip(&mut runs) {
             *runs = world.vm(vm).runnable().is_ok();
         }
-        let known = (&owners, &runs);
-        let (mut of_vm, mut of_page) = ([0; VMS], [0; PAGES]);
-        for (frame, owner) in owners.iter().enumerate() {
-            if let Some(Ownership::Owned(vm, gfn)) = owner {
-                let (vm, gfn) = (usize::from(vm.0), usize::try_from(gfn.number()).unwrap_or(PAGES));
-                of_vm[vm] |= 1 << frame;
-                of_page[vm * VM_PAGES + gfn] |= 1 << frame;
-            }
-        }
+        let pages = world.config.page_refs();
         Self {
             world,
-            pages: world.config.page_refs().map(|page| page_facts(world, page, known)).collect(),
+            pages: pages.map(|page| page_facts(world, page, &owned, &runs)).collect(),
             secrets: set(|place| machine.memory[place].is_secret()),
             host_reaches: set(|place| machine.reaches(place)),
-            nobodys: set(nobodys),
+            nobodys,
             of_vm,
-            of_page,
+            owned,
         }
     }
 
@@ -104,7 +111,7 @@ impl<'w, 't> Facts<'w, 't> {
 
     /// The frames that a page owns.
     pub(crate) fn of_page(&self, page: PageRef) -> Places {
-        self.of_page[page.index()]
+        self.owned.by_page[page.index()]
     }
 
     /// What only the checker knows of a page.
@@ -113,29 +120,27 @@ impl<'w, 't> Facts<'w, 't> {
     }
 }
 
-impl PageFacts {
-    /// Whether its frame is its own, in this way.
-    pub(crate) fn is_its(&self, owner: fn(VmNumber, view_core::Gfn) -> Ownership) -> bool {
-        let vm = VmNumber(u16::from(self.page.vm));
-        self.owner == Some(owner(vm, gfn(self.page)))
-    }
+fn index(vm: VmNumber, gfn: Gfn) -> usize {
+    usize::from(vm.0) * VM_PAGES + usize::try_from(gfn.number()).unwrap_or(PAGES)
 }
 
-fn page_facts(
-    world: &World<'_>,
-    page: PageRef,
-    (owners, runs): (&[Option<Ownership>; FRAMES], &[bool; VMS]),
-) -> PageFacts {
+fn page_facts(world: &World<'_>, page: PageRef, owned: &Owned, runs: &[bool; VMS]) -> PageFacts {
     let [control, ..] = world.words(page);
-    let frame = usize::try_from(control >> 24).unwrap_or(PLACES);
-    let reaches = world.machine.guest_reaches(page);
+    let (frame, at) = (control >> FRAME_SHIFT, page.index());
+    let frame = if frame < FRAMES as u64 { 1 << frame } else { 0 };
+    let place = |place: Option<Phys>| place.map_or(0, |place| 1 << place.index());
+    let remembered = world.machine.tlbs.iter().map(|tlb| place(tlb.guest[at]));
     PageFacts {
         page,
         state: world.state(page),
         busy: is_busy(control),
         runs: runs[usize::from(page.vm)],
-        frame: if frame < FRAMES { 1 << frame } else { 0 },
-        reaches: reaches.fold(0, |places, place| places | 1 << place.index()),
-        owner: owners.get(frame).copied().flatten(),
+        frame,
+        reaches: remembered.fold(place(world.machine.guest_table[at]), |all, one| all | one),
+        owns_frame: owned.by_page[at] & frame != 0,
+        quarantined: owned.quarantined[at] & frame != 0,
     }
 }
+
+/// Where a row's first word names the frame.
+const FRAME_SHIFT: u32 = 24;

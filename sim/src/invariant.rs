@@ -3,7 +3,7 @@
 //! Some look at the state, some at the event that led to it. Each is paired with at least one
 //! mutant that it catches, by test.
 
-use view_core::{Ownership, PageState, VmNumber};
+use view_core::{PageState, VmNumber};
 
 use crate::bytes::{Bytes, Label};
 use crate::facts::{Facts, PageFacts, members};
@@ -269,10 +269,11 @@ pub const INVARIANTS: &[Invariant] = &[
         sentence: "In one epoch a page that was poisoned stays poisoned, its frame is never given \
                    out again, and its VM never runs again.",
         holds: Check::State(|facts| {
-            facts.pages.iter().filter(|page| facts.ghost(page).poisoned).all(|page| {
-                let quarantined = matches!(page.owner, Some(Ownership::Quarantined(..)));
-                page.state == PageState::Poisoned && !page.runs && quarantined
-            })
+            facts
+                .pages
+                .iter()
+                .filter(|page| facts.ghost(page).poisoned)
+                .all(|page| page.state == PageState::Poisoned && !page.runs && page.quarantined)
         }),
     },
 ];
@@ -343,12 +344,12 @@ fn owns_frame(page: &PageFacts) -> bool {
     }
     match page.state {
         PageState::Free | PageState::PagedOut | PageState::Scrubbing => true,
-        PageState::Poisoned => page.is_its(Ownership::Quarantined),
+        PageState::Poisoned => page.quarantined,
         PageState::Building
         | PageState::Private
         | PageState::Replica
         | PageState::Sealed
-        | PageState::Open { .. } => page.is_its(Ownership::Owned),
+        | PageState::Open { .. } => page.owns_frame,
     }
 }
 
