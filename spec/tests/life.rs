@@ -121,3 +121,12 @@ fn a_first_unmap_closes_a_page_as_its_owner_would() {
     assert!(burns(open, Ask::Unmap));
     assert!(!burns(State::Open(Rights::Read, Until::Closed), Ask::Unmap));
 }
+
+#[test]
+fn only_what_brings_a_page_into_a_frame_names_one() {
+    for ask in ASKS {
+        let brings = matches!(ask, Ask::Accept(_) | Ask::PageIn(_));
+        assert_eq!(ask.frame().is_some(), brings, "{ask:?}");
+    }
+    assert_eq!([Ask::Accept(7), Ask::PageIn(9)].map(Ask::frame), [Some(7), Some(9)]);
+}

@@ -205,6 +205,14 @@ fn no_exit_shows_or_takes_what_stands_for_extended_state() {
 }
 
 #[test]
+fn a_refusal_names_the_register_that_was_changed() {
+    let mut returned = show(Exit::Halt, &Registers::ZERO);
+    returned.r15 = 1;
+    let refused = accept(Exit::Halt, 2, &Registers::ZERO, &returned).expect_err("not asked for");
+    assert!(refused.to_string().contains(" r15 "), "{refused}");
+}
+
+#[test]
 fn registers_neither_print_nor_stay() {
     fn wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
     let mut kept = Registers::ZERO;

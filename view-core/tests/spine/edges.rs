@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem;
 
+use view_core::page_table::PageNumbers;
 use view_core::whitelist::{
     Doorbell, DoorbellFact, EvidenceSource, Expiry, Lease, Leases, Proposal, Rule,
 };
@@ -335,6 +336,18 @@ fn each_open_page_has_a_deadline_of_its_own() {
     assert_eq!(vm.leases().due(12).collect::<Vec<_>>(), [gfn(0), gfn(2)]);
     act(&vm, gfn(3), share(&vm, gfn(3), 5), &mut Recorder::default()).expect("room again");
     assert_eq!(vm.leases().due(9).collect::<Vec<_>>(), [gfn(3)]);
+}
+
+#[test]
+fn a_page_and_its_frame_name_each_other_as_long_as_the_page_has_it() {
+    let storage = Storage::new();
+    let vm = launched(&storage);
+    assert_eq!((vm.frame(gfn(2)), vm.gfn(frame(2))), (Some(frame(2)), Some(gfn(2))));
+    assert_eq!((vm.frame(gfn(4)), vm.gfn(frame(4))), (None, None), "there are four of each");
+    ask(&vm, gfn(2), Request::PageOut, &mut Recorder::default()).expect("out");
+    assert_eq!((vm.frame(gfn(2)), vm.gfn(frame(2))), (None, None));
+    vm.frames().offer(frame(2), vm.number(), gfn(3)).expect("free");
+    assert_eq!(vm.gfn(frame(2)), None, "on offer");
 }
 
 /// Every reason to refuse, in words of its own.
