@@ -10,9 +10,9 @@
 //!
 //! What is left out are transitions that would be seen to do what they were seen to do before. This
 //! is in the way of sleep sets (Godefroid, "Partial-Order Methods for the Verification of
-//! Concurrent Systems", LNCS 1032), told by kinds, so that a state needs to remember one of them and
-//! no names. Wrong machines need not keep to what is said here of events, so it is for the sound one
-//! alone.
+//! Concurrent Systems", LNCS 1032), told by kinds, so that a state needs to remember one of them
+//! and no names. Wrong machines need not keep to what is said here of events, so it is for the
+//! sound one alone.
 
 use crate::event::{Event, PageRef};
 use crate::machine::VM_PAGES;
