@@ -28,7 +28,7 @@ fn requested<'t>(vm: &'t Vm<'t>, page: u64, request: Request) -> Plan<'t> {
 }
 
 /// The page is poisoned: its batch is dropped after one step.
-fn poison(vm: &Vm<'_>, page: u64, request: Request) {
+pub(crate) fn poison(vm: &Vm<'_>, page: u64, request: Request) {
     let mut batch = batch([requested(vm, page, request)]);
     assert_eq!(batch.step(&mut Recorder::default()), Ok(Progress::More));
 }

@@ -1,6 +1,7 @@
 //! Claim, decide, act, commit, from outside: what a platform is asked, and what the table says
 //! afterwards.
 
+mod cells;
 mod edges;
 mod setting;
 
@@ -232,6 +233,7 @@ fn exclusion_blanks_the_page_in_images_only() {
         let mut platform = Recorder::default();
         ask(&vm, gfn(page), Request::Export(stream), &mut platform).expect("exported");
         assert_eq!(platform.blanks, blanks, "page {page} to {stream:?}");
+        assert_eq!(platform.calls, [format!("seal [{page}] [Wire]")]);
     }
 }
 
