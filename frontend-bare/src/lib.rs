@@ -1,0 +1,14 @@
+//! The parts of a monitor beneath an unmodified hypervisor, on AMD SVM with nested paging: what can
+//! be tested without a machine.
+//!
+//! It decides nothing about pages: that is view-core's. It reaches memory through
+//! [`memory::HostMemory`] alone and has no unsafe code, no heap and no clock.
+
+#![no_std]
+
+pub mod ciphers;
+pub mod memory;
+pub mod platform;
+pub mod pool;
+pub mod table;
+pub mod views;
