@@ -12,7 +12,9 @@ use view_core::image::{
 };
 use view_core::key::RootKey;
 use view_core::suite::siv_cmac_512::SivCmac512;
-use view_core::whitelist::{Leases, NoEvidence, Proposal, RestoredImage, RestoredPage, Rule};
+use view_core::whitelist::{
+    EvidenceSource, Expiry, Leases, NoEvidence, Proposal, RestoredImage, RestoredPage, Rule,
+};
 use view_core::{Epoch, Frames, Page, PageState, Slot, Vm, VmConfig, VmId, VmNumber};
 
 #[test]
@@ -149,12 +151,15 @@ fn a_page_that_was_open_is_evidence_and_a_private_one_is_not() {
     let vm = Vm::new(config).expect("large enough");
     for (record, _) in restored.pages {
         let page = record.gfn();
-        match (RestoredImage.infer(&vm, &RestoredPage { record }), record.state()) {
+        let inferred = RestoredImage.infer(&vm, &RestoredPage { record });
+        assert_eq!(inferred.is_ok(), page.number() < 4, "{page:?}");
+        match (inferred, record.state()) {
             (
-                Ok(Proposal::Share { evidence, gfn, perm, mask, .. }),
+                Ok(Proposal::Share { evidence, gfn, perm, mask, expiry }),
                 PageState::Open { kind, perm: had_perm, mask: had_mask },
             ) => {
                 assert!(evidence.is_about(&vm, page));
+                assert_eq!((evidence.source(), expiry), (EvidenceSource::Image, Expiry::Never));
                 assert_eq!((gfn, evidence.kind(), perm, mask), (page, kind, had_perm, had_mask));
             }
             (Ok(Proposal::Unshare { gfn }), PageState::Private) => assert_eq!(gfn, page),
