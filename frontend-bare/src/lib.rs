@@ -7,8 +7,10 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod exit_code;
 pub mod memory;
 pub mod platform;
 pub mod pool;
 pub mod table;
 pub mod views;
+pub mod vmcb;
