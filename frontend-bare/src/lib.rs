@@ -9,6 +9,7 @@
 pub mod ciphers;
 pub mod exit_code;
 pub mod memory;
+pub mod permission_map;
 pub mod platform;
 pub mod pool;
 pub mod table;
