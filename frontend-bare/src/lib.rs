@@ -7,8 +7,11 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod exit_code;
 pub mod memory;
+pub mod permission_map;
 pub mod platform;
 pub mod pool;
 pub mod table;
 pub mod views;
+pub mod vmcb;
