@@ -67,10 +67,10 @@ fn fresh() -> impl FnMut() -> PageId {
     }
 }
 
-/// A bit of the first byte or of the last but one. SIV counts from its tag on, and the last byte of a
-/// counter says where its table is read, so in which lines of the cache, and how near to what was
-/// just stored. That takes more time or less, and tells the last byte of a tag, which is on the wire
-/// for all to see.
+/// A bit of the first byte or of the last but one. SIV counts from its tag on, and the last byte of
+/// a counter says where its table is read, so in which lines of the cache, and how near to what was
+/// just stored. That takes more time or less, and tells the last byte of a tag, which is on the
+/// wire for all to see.
 fn change(bytes: &mut [u8], class: Class) {
     let at = match class {
         Class::One => 0,
