@@ -84,5 +84,5 @@ start_info:
 .section .bss.boot, "aw", @nobits
 .balign 4096
 boot_stack:
-    .skip 0x10000
+    .skip 0x40000
 boot_stack_top:

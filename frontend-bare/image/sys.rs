@@ -6,13 +6,16 @@ use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
 
 use frontend_bare::memory::{ENTRIES, HostMemory};
+use frontend_bare::vmcb::{Vmcb, efer};
 use view_core::{Frame, Page};
+use zerocopy::{FromBytes, IntoBytes};
 
-global_asm!(include_str!("boot.s"), include_str!("memory.s"));
+global_asm!(include_str!("boot.s"), include_str!("memory.s"), include_str!("run.s"));
 
 unsafe extern "C" {
     static image_start: u8;
     static image_end: u8;
+    fn run_guest(vmcb: *mut Vmcb, registers: *mut Registers, host: *mut Vmcb);
 }
 
 /// The frames of this image: from the first to the one behind the last.
@@ -50,6 +53,82 @@ pub(crate) fn read_msr(number: u32) -> u64 {
         asm!("rdmsr", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack));
     }
     u64::from(high) << 32 | u64::from(low)
+}
+
+fn write_msr(number: u32, value: u64) {
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    // SAFETY: only the two registers below are written, with values that the manual allows.
+    unsafe { asm!("wrmsr", in("ecx") number, in("eax") low, in("edx") high, options(nostack)) }
+}
+
+/// The registers that VMRUN does not switch, but for RAX and RSP, which it does.
+#[derive(Clone)]
+#[repr(C, align(16))]
+pub(crate) struct Registers {
+    pub(crate) rbx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rbp: u64,
+    pub(crate) r8_to_r15: [u64; 8],
+    spare: [u64; 2],
+    vectors: [u8; 512],
+}
+
+impl Default for Registers {
+    fn default() -> Self {
+        let mut vectors = [0; 512];
+        vectors[..2].copy_from_slice(&0x037f_u16.to_le_bytes()); // the x87 unit's control word
+        vectors[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes()); // MXCSR
+        let (rbx, rcx, rdx, rsi, rdi, rbp) = (0, 0, 0, 0, 0, 0);
+        Self { rbx, rcx, rdx, rsi, rdi, rbp, r8_to_r15: [0; 8], spare: [0; 2], vectors }
+    }
+}
+
+const _: () = assert!(core::mem::offset_of!(Registers, vectors) == 128);
+
+/// This CPU, ready to run guests.
+pub(crate) struct Cpu<'c> {
+    /// Where the CPU keeps the monitor's registers while a guest runs.
+    _saved: &'c mut Page,
+    /// What VMLOAD brings back of the monitor.
+    host: &'c mut Vmcb,
+}
+
+impl<'c> Cpu<'c> {
+    /// Turns SVM on (APM volume 2, sections 15.4 and 15.30.4). Who calls has seen that there is one.
+    pub(crate) fn new(saved: &'c mut Page, host: &'c mut Vmcb) -> Self {
+        write_msr(EFER, read_msr(EFER) | efer::SVME);
+        write_msr(VM_HSAVE_PA, saved.bytes().as_ptr() as u64);
+        // SAFETY: a whole page, which nobody else has.
+        unsafe { asm!("vmsave rax", in("rax") &raw mut *host, options(nostack)) }
+        Self { _saved: saved, host }
+    }
+
+    /// Runs a guest until it comes back. Its nested tables lead to no frame of this image.
+    pub(crate) fn run(&mut self, vmcb: &mut Vmcb, registers: &mut Registers) {
+        // SAFETY: all three are whole and ours alone; what the guest itself reaches is memory that
+        // no Rust object is in.
+        unsafe { run_guest(vmcb, registers, self.host) }
+    }
+}
+
+const EFER: u32 = 0xc000_0080;
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+
+/// Copies something out of the first 4 GiB, where the loader left it.
+pub(crate) fn copied<T: FromBytes + IntoBytes>(address: u64) -> Option<T> {
+    let mut copy = T::new_zeroed();
+    let end = address.checked_add(size_of::<T>() as u64)?;
+    if address == 0 || end > 1 << 32 {
+        return None;
+    }
+    for (byte, at) in copy.as_mut_bytes().iter_mut().zip(address..) {
+        // SAFETY: mapped, and read once.
+        *byte = unsafe { (at as *const u8).read_volatile() };
+    }
+    Some(copy)
 }
 
 /// Stops here for ever.
