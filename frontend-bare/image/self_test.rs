@@ -1,5 +1,5 @@
-//! The image shows on the machine that it boots on what it is for: a guest reads what it stored, and
-//! whoever manages it reads sealed bytes in the same place, by the same CPU.
+//! The image shows on the machine that it boots on what it is for: a guest reads what it stored,
+//! and whoever manages it reads sealed bytes in the same place, by the same CPU.
 //!
 //! Both are a few instructions in protected mode without paging; what they reach is decided by two
 //! sets of nested tables, which the shipped core and the shipped platform keep.
@@ -123,7 +123,12 @@ impl Runner {
         match self.vmcb.control.exit() {
             ExitCode::By(Intercept::Vmmcall) => Came::Done(self.vmcb.save.rax as u32),
             ExitCode::NestedPageFault => Came::Fault,
-            other => Came::Otherwise(other),
+            other @ (ExitCode::By(_)
+            | ExitCode::AvicIncompleteIpi
+            | ExitCode::AvicUnaccelerated
+            | ExitCode::Vmgexit
+            | ExitCode::Invalid
+            | ExitCode::Unknown(_)) => Came::Otherwise(other),
         }
     }
 }

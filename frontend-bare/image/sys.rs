@@ -97,7 +97,8 @@ pub(crate) struct Cpu<'c> {
 }
 
 impl<'c> Cpu<'c> {
-    /// Turns SVM on (APM volume 2, sections 15.4 and 15.30.4). Who calls has seen that there is one.
+    /// Turns SVM on (APM volume 2, sections 15.4 and 15.30.4). Who calls has seen that there is
+    /// one.
     pub(crate) fn new(saved: &'c mut Page, host: &'c mut Vmcb) -> Self {
         write_msr(EFER, read_msr(EFER) | efer::SVME);
         write_msr(VM_HSAVE_PA, saved.bytes().as_ptr() as u64);

@@ -94,7 +94,8 @@ impl StartInfo {
 }
 
 impl Range {
-    /// The frames that are wholly in it, if it is memory: from the first to the one behind the last.
+    /// The frames that are wholly in it, if it is memory: from the first to the one behind the
+    /// last.
     pub const fn frames(&self) -> Option<core::ops::Range<u64>> {
         let Some(end) = self.address.checked_add(self.size) else { return None };
         let (first, end) = (self.address.div_ceil(4096), end / 4096);
