@@ -11,11 +11,12 @@ mod sys;
 
 use console::{Ending, exit, say};
 use frontend_bare::vmcb::Vmcb;
-use sys::{Cpu, Identity, own_frames};
+use sys::{Cpu, Identity, Traps, own_frames};
 use view_core::Page;
 
 /// Where Rust begins. The start info is the loader's.
-fn monitor(start_info: u64) -> ! {
+fn monitor(start_info: u64, traps: &'static mut Traps) -> ! {
+    traps.load();
     let memory = match guards::look(start_info) {
         Ok(machine) => {
             say(format_args!("monitor: {machine}"));

@@ -8,14 +8,96 @@ use core::panic::PanicInfo;
 use frontend_bare::memory::{ENTRIES, HostMemory};
 use frontend_bare::vmcb::{Vmcb, efer};
 use view_core::{Frame, Page};
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
+use x86_64::instructions::tables::{lidt, load_tss};
+use x86_64::structures::DescriptorTablePointer;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::tss::TaskStateSegment;
 use zerocopy::{FromBytes, IntoBytes};
 
-global_asm!(include_str!("boot.s"), include_str!("memory.s"), include_str!("run.s"));
+global_asm!(
+    include_str!("boot.s"),
+    include_str!("memory.s"),
+    include_str!("run.s"),
+    include_str!("traps.s")
+);
 
 unsafe extern "C" {
     static image_start: u8;
     static image_end: u8;
+    static trap_stubs: [[u8; 16]; VECTORS];
     fn run_guest(vmcb: *mut Vmcb, registers: *mut Registers, host: *mut Vmcb);
+}
+
+/// How many vectors the CPU keeps for itself.
+const VECTORS: usize = 32;
+
+/// A stack that no frame of the monitor is on: compiled code keeps things below its stack pointer.
+#[repr(C, align(16))]
+struct TrapStack([u8; 16384]);
+
+/// What the CPU needs to find the trap stubs, for as long as the monitor runs.
+pub(crate) struct Traps {
+    stack: TrapStack,
+    state: TaskStateSegment,
+    table: GlobalDescriptorTable,
+    gates: [[u64; 2]; VECTORS],
+}
+
+impl Traps {
+    /// Nothing yet.
+    pub(crate) const fn new() -> Self {
+        let (stack, gates) = (TrapStack([0; 16384]), [[0; 2]; VECTORS]);
+        Self { stack, state: TaskStateSegment::new(), table: GlobalDescriptorTable::new(), gates }
+    }
+
+    /// From now on whatever goes wrong in the monitor ends in [`trapped`].
+    pub(crate) fn load(&'static mut self) {
+        let Self { stack, state, table, gates } = self;
+        state.interrupt_stack_table[0] = VirtAddr::new(stack.0.as_ptr_range().end as u64);
+        let code = table.append(Descriptor::kernel_code_segment());
+        let data = table.append(Descriptor::kernel_data_segment());
+        let task = table.append(Descriptor::tss_segment(state));
+        for (gate, vector) in gates.iter_mut().zip(0..) {
+            let stub = (&raw const trap_stubs).cast::<[u8; 16]>().wrapping_add(vector) as u64;
+            *gate = trap_gate(stub, code.0);
+        }
+        table.load();
+        // SAFETY: the same kind of code segment as the loader's, from a table that stays.
+        unsafe { CS::set_reg(code) }
+        for set in [DS::set_reg, ES::set_reg, SS::set_reg] {
+            // SAFETY: the same for data.
+            unsafe { set(data) }
+        }
+        // SAFETY: a segment with a stack of its own, which stays.
+        unsafe { load_tss(task) }
+        let limit = (size_of_val(gates) - 1) as u16;
+        let pointer = DescriptorTablePointer { limit, base: VirtAddr::new(gates.as_ptr() as u64) };
+        // SAFETY: every gate leads to a stub.
+        unsafe { lidt(&pointer) }
+    }
+}
+
+/// An interrupt gate to a stub, on the first stack of the task state (APM volume 2, 4.8.4).
+const fn trap_gate(stub: u64, code: u16) -> [u64; 2] {
+    let (low, middle, high) = (stub & 0xffff, stub >> 16 & 0xffff, stub >> 32);
+    [low | (code as u64) << 16 | 1 << 32 | 0x8e << 40 | middle << 48, high]
+}
+
+/// What a stub and the CPU have pushed, from the last on.
+#[repr(C)]
+struct Trap {
+    vector: u64,
+    error: u64,
+    rip: u64,
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn trapped(trap: &Trap) -> ! {
+    let Trap { vector, error, rip } = trap;
+    crate::console::say(format_args!("monitor: trap {vector}, error {error:#x}, at {rip:#x}"));
+    crate::console::exit(crate::console::Ending::Panicked)
 }
 
 /// The frames of this image: from the first to the one behind the last.
@@ -201,7 +283,10 @@ impl HostMemory for Identity {
 /// Where the loader's entry ends up, with the address of its start info.
 #[unsafe(no_mangle)]
 extern "C" fn monitor_main(start_info: u32) -> ! {
-    crate::monitor(u64::from(start_info))
+    static mut TRAPS: Traps = Traps::new();
+    let traps = &raw mut TRAPS;
+    // SAFETY: the loader comes here once, so there is no other reference.
+    crate::monitor(u64::from(start_info), unsafe { &mut *traps })
 }
 
 #[panic_handler]
