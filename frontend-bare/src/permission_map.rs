@@ -1,9 +1,11 @@
 //! The maps by which ports and MSRs are intercepted, one bit for each (the manual, 15.10 and 15.11).
 //!
 //! A guest runs under the union of two maps: what the hypervisor wants to see, and what the
-//! [monitor insists on](insisted). So no bit of the hypervisor's takes one of the monitor's away.
+//! [monitor insists on](insisted). So no bit of the hypervisor's takes one of the monitor's away. No
+//! CPU runs under a union while it is made.
 
 use core::fmt;
+use core::ops::Range;
 
 use view_core::{Frame, PAGE_SIZE, Page};
 
@@ -13,6 +15,9 @@ pub mod insisted;
 
 /// How many bits a page of a map has.
 const PAGE_BITS: usize = PAGE_SIZE * 8;
+
+/// How many bits an entry of a table has, as which words of memory are read.
+const WORD_BITS: usize = u64::BITS as usize;
 
 /// How many MSRs each of the three ranges has.
 const MSRS: u32 = 0x2000;
@@ -49,6 +54,13 @@ impl<const PAGES: usize> Bits<PAGES> {
             }
         }
     }
+}
+
+/// Whether a bit is set in the map that begins with this frame. What has no number is.
+fn is_set(memory: &impl HostMemory, first: Frame, bit: usize) -> bool {
+    let frame = Frame::new(first.number() + (bit / PAGE_BITS) as u64);
+    let word = |frame| memory.entry(frame, bit % PAGE_BITS / WORD_BITS);
+    frame.map_or(true, |frame| word(frame) & 1 << (bit % WORD_BITS) != 0)
 }
 
 /// The map of ports: a bit for each byte of the space of ports, and three more for accesses that
@@ -89,6 +101,18 @@ impl IoAccess {
         };
         Some(Self { port: (info >> 16) as u16, width })
     }
+
+    /// The places of its bits.
+    fn bits(self) -> Range<usize> {
+        let first = usize::from(self.port);
+        first..first + self.width as usize
+    }
+
+    /// Whether the hypervisor, whose map is in these frames, wants to see this access. It may have
+    /// changed its mind since the union was made; what the monitor insists on it cannot change.
+    pub fn is_wanted(self, memory: &impl HostMemory, first: Frame) -> bool {
+        self.bits().any(|bit| is_set(memory, first, bit))
+    }
 }
 
 impl IoMap {
@@ -102,8 +126,7 @@ impl IoMap {
 
     /// Whether an access is intercepted: so it is if any port that it touches is.
     pub fn intercepts(&self, access: IoAccess) -> bool {
-        let first = usize::from(access.port);
-        (first..first + access.width as usize).any(|port| self.0.has(port))
+        access.bits().any(|bit| self.0.has(bit))
     }
 
     /// Intercepts a port.
@@ -148,6 +171,12 @@ impl MsrAccess {
         let range = MSR_RANGES.iter().position(|first| self.msr & !(MSRS - 1) == *first)?;
         let number = range * MSRS as usize + (self.msr % MSRS) as usize;
         Some(number * 2 + usize::from(self.write))
+    }
+
+    /// Whether the hypervisor, whose map is in these frames, wants to see this access. It may have
+    /// changed its mind since the union was made; what the monitor insists on it cannot change.
+    pub fn is_wanted(self, memory: &impl HostMemory, first: Frame) -> bool {
+        self.bit().is_none_or(|bit| is_set(memory, first, bit))
     }
 }
 
