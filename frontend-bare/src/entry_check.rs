@@ -51,7 +51,7 @@ pub struct Entry {
     pub nested_root: Frame,
     /// The ASID that it gave the guest.
     pub asid: u32,
-    /// What it wants forgotten.
+    /// What it wants forgotten, of what it may think that the TLB has.
     pub tlb_control: TlbControl,
     /// What the guest is to find on entry, if anything.
     pub event: Option<Event>,
@@ -147,7 +147,7 @@ impl<F: Fn(Frame) -> bool> Offer<F> {
             nested_root: self.nested_root(control.nested_cr3)?,
             asid: self.asid(control.asid)?,
             tlb_control: tlb_control(control.tlb_control)?,
-            event: event(control.event)?,
+            event: event(control.event, is_in_64_bit_mode(&vmcb.save))?,
         };
         Ok(entry)
     }
@@ -214,23 +214,30 @@ impl<F: Fn(Frame) -> bool> Offer<F> {
     }
 }
 
-/// What long mode takes (the manual, 15.5.1, but for the last).
+fn is_in_64_bit_mode(save: &StateSaveArea) -> bool {
+    save.efer & efer::LMA != 0 && save.cs.attributes & Segment::LONG != 0
+}
+
+/// What paging and long mode take (the manual, 15.5.1, but for what is ours).
 fn long_mode(save: &StateSaveArea) -> Result<(), EntryError> {
     let paging = save.cr0 & cr0::PG != 0;
     let long = save.efer & efer::LME != 0 && paging;
-    let is_64 = save.cs.attributes & Segment::LONG != 0;
     let is_32 = save.cs.attributes & Segment::DEFAULT_32 != 0;
+    // The manual's in long mode, ours in real mode: that is for who has no nested paging (15.19).
+    ensure(!paging || save.cr0 & cr0::PE != 0, Field::Cr0, Why::Contradiction)?;
     ensure(!long || save.cr4 & cr4::PAE != 0, Field::Cr4, Why::Contradiction)?;
-    ensure(!long || save.cr0 & cr0::PE != 0, Field::Cr0, Why::Contradiction)?;
-    ensure(!(long && is_64 && is_32), Field::Cs, Why::Contradiction)?;
     // Ours: nobody says which tables the CPU walks otherwise, and the monitor walks them, too.
-    ensure((save.efer & efer::LMA != 0) == long, Field::Efer, Why::Contradiction)
+    ensure((save.efer & efer::LMA != 0) == long, Field::Efer, Why::Contradiction)?;
+    ensure(!(is_in_64_bit_mode(save) && is_32), Field::Cs, Why::Contradiction)
 }
 
 fn intercepts(control: &ControlArea) -> Result<(), EntryError> {
     let wanted = &control.intercepts;
     // The manual, 15.5.1.
     ensure(wanted.has(Intercept::Vmrun), Field::Intercepts, Why::Missing)?;
+    // Ours: the manual says that the effect of these two is undefined (15.12.3 and 15.12.10).
+    let undefined = [2, 9].map(Intercept::Exception).iter().any(|&one| wanted.has(one));
+    ensure(!undefined, Field::Intercepts, Why::Undefined)?;
     // Ours: what has no name may mean anything on a CPU to come.
     ensure(wanted.first_unnamed().is_none(), Field::Intercepts, Why::Reserved)?;
     // Ours: exits after the fact are for encrypted guests; the others come with fields that are
@@ -308,7 +315,7 @@ fn tlb_control(field: u32) -> Result<TlbControl, EntryError> {
 }
 
 /// The manual, 15.20, but for the reserved bits, which are ours.
-fn event(event: Event) -> Result<Option<Event>, EntryError> {
+fn event(event: Event, is_in_64_bit_mode: bool) -> Result<Option<Event>, EntryError> {
     if !event.is_valid() {
         return Ok(None);
     }
@@ -316,6 +323,8 @@ fn event(event: Event) -> Result<Option<Event>, EntryError> {
     let is_exception = event.kind() == Some(EventKind::Exception);
     let defined = EXCEPTIONS.contains(&event.vector());
     ensure(!is_exception || defined, Field::Event, Why::Undefined)?;
+    let impossible = is_in_64_bit_mode && NOT_IN_64_BIT_MODE.contains(&event.vector());
+    ensure(!(is_exception && impossible), Field::Event, Why::Contradiction)?;
     ensure(event.raw() & Event::RESERVED == 0, Field::Event, Why::Reserved)?;
     Ok(Some(event))
 }
@@ -329,6 +338,9 @@ const PAT_KINDS: [u8; 6] = [0, 1, 4, 5, 6, 7];
 /// Exceptions by their vectors (the manual, 8.2), without those of shadow stacks and of encrypted
 /// guests. 2 is the NMI, which is not one.
 const EXCEPTIONS: [u8; 18] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 30];
+
+/// Exceptions of instructions that 64-bit mode has not: INTO and BOUND.
+const NOT_IN_64_BIT_MODE: [u8; 2] = [4, 5];
 
 impl<F> fmt::Debug for Offer<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

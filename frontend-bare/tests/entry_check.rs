@@ -105,9 +105,13 @@ fn so_is_a_guest_that_just_started() {
     (vmcb.save.efer, vmcb.save.cr0, vmcb.save.cr3, vmcb.save.cr4) = (efer::SVME, 0x10, 0, 0);
     vmcb.save.cs = Segment { selector: 0xf000, attributes: 0x9b, limit: 0xffff, base: 0xffff_0000 };
     assert_eq!(refused(&vmcb), None);
-    // Caches off, as after a reset; 32-bit code; and real mode with paging.
-    vmcb.save.cr0 = cr0::CD | cr0::NW | cr0::PG;
+    // Caches off, as after a reset; and 32-bit code with and without paging.
+    vmcb.save.cr0 = cr0::CD | cr0::NW;
+    assert_eq!(refused(&vmcb), None);
+    vmcb.save.cr0 = cr0::PE;
     vmcb.save.cs.attributes = 0xc9b;
+    assert_eq!(refused(&vmcb), None);
+    vmcb.save.cr0 = cr0::PE | cr0::PG;
     assert_eq!(refused(&vmcb), None);
 }
 
@@ -143,7 +147,12 @@ fn what_we_say_of_registers() {
         (|vmcb| vmcb.save.efer &= !efer::LMA, Field::Efer, Why::Contradiction),
         (|vmcb| vmcb.save.efer &= !efer::LME, Field::Efer, Why::Contradiction),
         (|vmcb| vmcb.save.cr0 &= !cr0::PG, Field::Efer, Why::Contradiction),
+        (paged_real_mode, Field::Cr0, Why::Contradiction),
     ]);
+}
+
+fn paged_real_mode(vmcb: &mut Vmcb) {
+    (vmcb.save.efer, vmcb.save.cr0) = (efer::SVME, cr0::PG);
 }
 
 #[test]
@@ -157,6 +166,8 @@ fn what_may_be_intercepted() {
             Field::Intercepts,
             Why::Missing,
         ),
+        (|vmcb| set(vmcb, Intercept::Exception(2)), Field::Intercepts, Why::Undefined),
+        (|vmcb| set(vmcb, Intercept::Exception(9)), Field::Intercepts, Why::Undefined),
         (|vmcb| byte(vmcb, 0x014, 0x80), Field::Intercepts, Why::Reserved),
         (|vmcb| byte(vmcb, 0x017, 0x80), Field::Intercepts, Why::Reserved),
         (|vmcb| set(vmcb, Intercept::EferWriteTrap), Field::Intercepts, Why::NotOffered),
@@ -255,37 +266,52 @@ fn where_operands_may_lead() {
     assert_eq!(operand(0x20_0000), Err((Field::Operand, Why::NotReadable)));
 }
 
+fn injected(vmcb: &mut Vmcb, event: Event) -> Result<Option<Event>, (Field, Why)> {
+    vmcb.control.event = event;
+    offer().check(vmcb).map(|entry| entry.event).map_err(|error| (error.field, error.why))
+}
+
+/// The exceptions that may be injected; of the others it is said why not.
+fn exceptions(vmcb: &mut Vmcb, why_not: impl Fn(u8) -> Why) -> Vec<u8> {
+    let may_be = |vector: &u8| {
+        let event = Event::new(EventKind::Exception, *vector, Some(0));
+        let injected = injected(vmcb, event);
+        assert!([Ok(Some(event)), Err((Field::Event, why_not(*vector)))].contains(&injected));
+        injected.is_ok()
+    };
+    (0..=255).filter(may_be).collect()
+}
+
 #[test]
 fn what_may_be_injected() {
-    let with = |event: Event| {
-        let mut vmcb = valid();
-        vmcb.control.event = event;
-        offer().check(&vmcb).map(|entry| entry.event).map_err(|error| (error.field, error.why))
-    };
+    let mut vmcb = valid();
     for kind in [EventKind::Interrupt, EventKind::Nmi, EventKind::SoftwareInterrupt] {
-        let event = Event::new(kind, 0x80, None);
-        assert_eq!(with(event), Ok(Some(event)));
-    }
-    let defined = (0..=255).filter(|&vector| {
-        let event = Event::new(EventKind::Exception, vector, Some(0));
-        match with(event) {
-            Ok(injected) => injected == Some(event),
-            Err(error) => {
-                assert_eq!(error, (Field::Event, Why::Undefined));
-                false
-            }
+        for vector in [0, 4, 5, 0x80] {
+            let event = Event::new(kind, vector, None);
+            assert_eq!(injected(&mut vmcb, event), Ok(Some(event)));
         }
-    });
-    let vectors = [0, 1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 30];
-    assert_eq!(defined.collect::<Vec<u8>>(), vectors);
+    }
     for kind in [1, 5, 6, 7] {
         let event = Event::from_raw(0x8000_0000 | kind << 8);
-        assert_eq!(with(event), Err((Field::Event, Why::Undefined)));
+        assert_eq!(injected(&mut vmcb, event), Err((Field::Event, Why::Undefined)));
     }
     let reserved = Event::from_raw(0x8000_1080);
-    assert_eq!(with(reserved), Err((Field::Event, Why::Reserved)));
+    assert_eq!(injected(&mut vmcb, reserved), Err((Field::Event, Why::Reserved)));
     // Not valid: not an event, whatever else it says.
-    assert_eq!(with(Event::from_raw(!(1 << 31))), Ok(None));
+    assert_eq!(injected(&mut vmcb, Event::from_raw(!(1 << 31))), Ok(None));
+}
+
+#[test]
+fn which_exceptions_may_be_injected() {
+    let all = [0, 1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 30];
+    let mut vmcb = valid();
+    // Code of 32 bits beneath a kernel of 64.
+    vmcb.save.cs.attributes = 0xc9b;
+    assert_eq!(exceptions(&mut vmcb, |_| Why::Undefined), all);
+    let not_here = |vector| matches!(vector, 4 | 5);
+    let why_not = |vector| if not_here(vector) { Why::Contradiction } else { Why::Undefined };
+    let rest: Vec<_> = all.into_iter().filter(|&vector| !not_here(vector)).collect();
+    assert_eq!(exceptions(&mut valid(), why_not), rest);
 }
 
 #[test]
@@ -332,7 +358,8 @@ fn keeps_its_promises(vmcb: &Vmcb) {
     let is_long = efer & 1 << 10 != 0;
     let could_be_long = efer & 1 << 8 != 0 && cr0 & 1 << 31 != 0;
     assert_eq!(is_long, could_be_long);
-    assert!(!is_long || cr0 & 1 != 0 && cr4 & 1 << 5 != 0);
+    assert!(!is_long || cr4 & 1 << 5 != 0);
+    assert!(cr0 & 1 << 31 == 0 || cr0 & 1 != 0);
     let event = word(0xa8);
     assert_eq!(entry.event.map(Event::raw), (event & 1 << 31 != 0).then_some(event));
 }

@@ -102,6 +102,12 @@ const MSRS: &[MsrRule] = &[
         "the loader of microcode: changes the CPU beneath the monitor",
     ),
     MsrRule(
+        0xc001_0050..=0xc001_0056,
+        What::Writes,
+        Against::Both,
+        "traps of ports (15.22.1): enter SMM, where nobody intercepts",
+    ),
+    MsrRule(
         0xc001_0058..=0xc001_0058,
         What::Writes,
         Against::Both,
