@@ -113,6 +113,10 @@ fn so_is_a_guest_that_just_started() {
     assert_eq!(refused(&vmcb), None);
     vmcb.save.cr0 = cr0::PE | cr0::PG;
     assert_eq!(refused(&vmcb), None);
+    // Outside long mode one of these bits says nothing.
+    vmcb.save.cs.attributes |= Segment::LONG;
+    vmcb.control.event = Event::new(EventKind::Exception, 5, None);
+    assert_eq!(refused(&vmcb), None);
 }
 
 #[test]
