@@ -13,6 +13,7 @@ pub mod memory;
 pub mod permission_map;
 pub mod platform;
 pub mod pool;
+pub mod start_info;
 pub mod table;
 pub mod views;
 pub mod vmcb;

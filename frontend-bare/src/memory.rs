@@ -1,8 +1,8 @@
 //! The host's memory, by frames: the only way in which this crate touches any.
 //!
-//! Nothing is ever lent. Guests and the hypervisor go on running on other CPUs, and a Rust reference
-//! to bytes that somebody else changes is undefined behaviour; so bytes are copied once, out of
-//! memory and into it.
+//! Nothing is ever lent. Guests and the hypervisor go on running on other CPUs, and a Rust
+//! reference to bytes that somebody else changes is undefined behaviour; so bytes are copied once,
+//! out of memory and into it.
 
 use view_core::{Frame, Page};
 

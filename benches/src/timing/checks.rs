@@ -67,18 +67,19 @@ fn fresh() -> impl FnMut() -> PageId {
     }
 }
 
-/// A bit of the first byte or of the last, and the highest: SIV counts from its tag on, and the low
-/// bits of a counter say whether reads of its table cross lines of the cache. That takes longer and
-/// tells a tag's last bits, which are on the wire for all to see.
+/// A bit of the first byte or of the last but one. SIV counts from its tag on, and the last byte of
+/// a counter says where its table is read, so in which lines of the cache, and how near to what was
+/// just stored. That takes more time or less, and tells the last byte of a tag, which is on the
+/// wire for all to see.
 fn change(bytes: &mut [u8], class: Class) {
     let at = match class {
         Class::One => 0,
-        Class::Other => bytes.len() - 1,
+        Class::Other => bytes.len() - 2,
     };
-    bytes[at] ^= 0x80;
+    bytes[at] ^= 1;
 }
 
-/// A tag that is wrong in its first byte against one that is wrong in its last.
+/// A tag that is wrong in its first byte against one that is wrong in its last but one.
 fn tags(name: &str, settle: fn(&mut OpenJob<'_>, &Tag)) -> Check {
     let expected: Tag = core::array::from_fn(|i| i as u8 ^ 0x5a);
     let (sealed, mut plain) = (Page::zeroed(), Page::zeroed());
@@ -197,7 +198,7 @@ fn sealing<C: PageCipher + 'static>(
     })
 }
 
-/// Refusing what is wrong from the first byte on against what is wrong in the last alone.
+/// Refusing what is wrong from the first byte on against what is wrong near its end alone.
 fn forged<C: PageCipher + 'static>(
     name: String,
     cipher: std::rc::Rc<C>,
