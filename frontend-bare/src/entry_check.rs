@@ -7,8 +7,8 @@
 //! the hypervisor all refusals are one, [`ExitCode::Invalid`](crate::exit_code::ExitCode::Invalid).
 //!
 //! Not checked are registers that the CPU takes as they are or corrects itself (bases of segments,
-//! RFLAGS, RIP), what it only writes, hints (the clean bits, which the monitor does not pass on), and
-//! reserved bytes among the registers, which it does not pass on either.
+//! RFLAGS, RIP), what it only writes, hints (the clean bits, which the monitor does not pass on),
+//! and reserved bytes among the registers, which it does not pass on either.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -34,8 +34,8 @@ pub struct Offer<F> {
     pub efer: u64,
     /// Which ASIDs the hypervisor was told that there are. The monitor's own are others.
     pub asids: RangeInclusive<u32>,
-    /// Whether the hypervisor may itself read a frame: it is not the monitor's, nor of a page that a
-    /// guest has for itself.
+    /// Whether the hypervisor may itself read a frame: it is not the monitor's, nor of a page that
+    /// a guest has for itself.
     pub readable: F,
 }
 
@@ -192,8 +192,8 @@ impl<F: Fn(Frame) -> bool> Offer<F> {
         Ok(asid)
     }
 
-    /// The manual's list in 15.5.1, as far as it is about registers, and two checks of ours. What it
-    /// says of CPUs without long mode and of shadow stacks cannot be: neither is offered.
+    /// The manual's list in 15.5.1, as far as it is about registers, and two checks of ours. What
+    /// it says of CPUs without long mode and of shadow stacks cannot be: neither is offered.
     fn registers(&self, save: &StateSaveArea) -> Result<(), EntryError> {
         ensure(save.efer & efer::SVME != 0, Field::Efer, Why::Missing)?;
         ensure(save.efer & !(self.efer | efer::SVME) == 0, Field::Efer, Why::Reserved)?;

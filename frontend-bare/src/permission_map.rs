@@ -1,8 +1,9 @@
-//! The maps by which ports and MSRs are intercepted, one bit for each (the manual, 15.10 and 15.11).
+//! The maps by which ports and MSRs are intercepted, one bit for each (the manual, 15.10 and
+//! 15.11).
 //!
 //! A guest runs under the union of two maps: what the hypervisor wants to see, and what the
-//! [monitor insists on](insisted). So no bit of the hypervisor's takes one of the monitor's away. No
-//! CPU runs under a union while it is made.
+//! [monitor insists on](insisted). So no bit of the hypervisor's takes one of the monitor's away.
+//! No CPU runs under a union while it is made.
 
 use core::fmt;
 use core::ops::Range;
@@ -90,8 +91,8 @@ pub enum IoWidth {
 }
 
 impl IoAccess {
-    /// The access that an exit for ports speaks of in EXITINFO1; `None` if that is none (the manual,
-    /// 15.10.2).
+    /// The access that an exit for ports speaks of in EXITINFO1; `None` if that is none (the
+    /// manual, 15.10.2).
     pub const fn from_exit_info(info: u64) -> Option<Self> {
         let width = match info >> 4 & 7 {
             1 => IoWidth::One,
@@ -134,8 +135,8 @@ impl IoMap {
         self.0.set(usize::from(port));
     }
 
-    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's. A
-    /// frame without a number counts as one in which everything is intercepted.
+    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's.
+    /// A frame without a number counts as one in which everything is intercepted.
     pub fn join(&mut self, insisted: &Self, memory: &impl HostMemory, first: Frame) {
         self.0.join(&insisted.0, memory, first);
     }
@@ -152,7 +153,8 @@ impl fmt::Debug for IoMap {
     }
 }
 
-/// The map of MSRs: two bits for each in three ranges, for reads and for writes (the manual, 15.11).
+/// The map of MSRs: two bits for each in three ranges, for reads and for writes (the manual,
+/// 15.11).
 #[repr(transparent)]
 pub struct MsrMap(Bits<{ Self::PAGES }>);
 
@@ -201,8 +203,8 @@ impl MsrMap {
         }
     }
 
-    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's. A
-    /// frame without a number counts as one in which everything is intercepted.
+    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's.
+    /// A frame without a number counts as one in which everything is intercepted.
     pub fn join(&mut self, insisted: &Self, memory: &impl HostMemory, first: Frame) {
         self.0.join(&insisted.0, memory, first);
     }
