@@ -178,7 +178,8 @@ impl<F: Fn(Frame) -> bool> Offer<F> {
     }
 
     fn nested_root(&self, address: u64) -> Result<Frame, EntryError> {
-        // Ours: beside the address there is how tables are cached, and nothing else (5.3.2).
+        // The manual refuses bits that must be zero (15.25.4); that these must be is ours: beside
+        // the address there is how tables are cached, and nothing else (5.3.2).
         let ignored = 1 << 3 | 1 << 4;
         ensure((address % PAGE) & !ignored == 0, Field::NestedCr3, Why::Reserved)?;
         self.frames(Field::NestedCr3, address, 1)
@@ -192,8 +193,8 @@ impl<F: Fn(Frame) -> bool> Offer<F> {
         Ok(asid)
     }
 
-    /// The manual's list in 15.5.1, as far as it is about registers, and two checks of ours. What
-    /// it says of CPUs without long mode and of shadow stacks cannot be: neither is offered.
+    /// The manual's list in 15.5.1, as far as it is about registers, and a few checks of ours.
+    /// What it says of CPUs without long mode and of shadow stacks cannot be: neither is offered.
     fn registers(&self, save: &StateSaveArea) -> Result<(), EntryError> {
         ensure(save.efer & efer::SVME != 0, Field::Efer, Why::Missing)?;
         ensure(save.efer & !(self.efer | efer::SVME) == 0, Field::Efer, Why::Reserved)?;
