@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod entry_check;
 pub mod exit_code;
 pub mod memory;
 pub mod permission_map;

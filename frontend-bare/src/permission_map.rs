@@ -1,9 +1,12 @@
-//! The maps by which ports and MSRs are intercepted, one bit for each (the manual, 15.10 and 15.11).
+//! The maps by which ports and MSRs are intercepted, one bit for each (the manual, 15.10 and
+//! 15.11).
 //!
 //! A guest runs under the union of two maps: what the hypervisor wants to see, and what the
 //! [monitor insists on](insisted). So no bit of the hypervisor's takes one of the monitor's away.
+//! No CPU runs under a union while it is made.
 
 use core::fmt;
+use core::ops::Range;
 
 use view_core::{Frame, PAGE_SIZE, Page};
 
@@ -13,6 +16,9 @@ pub mod insisted;
 
 /// How many bits a page of a map has.
 const PAGE_BITS: usize = PAGE_SIZE * 8;
+
+/// How many bits an entry of a table has, as which words of memory are read.
+const WORD_BITS: usize = u64::BITS as usize;
 
 /// How many MSRs each of the three ranges has.
 const MSRS: u32 = 0x2000;
@@ -51,6 +57,13 @@ impl<const PAGES: usize> Bits<PAGES> {
     }
 }
 
+/// Whether a bit is set in the map that begins with this frame. What has no number is.
+fn is_set(memory: &impl HostMemory, first: Frame, bit: usize) -> bool {
+    let frame = Frame::new(first.number() + (bit / PAGE_BITS) as u64);
+    let word = |frame| memory.entry(frame, bit % PAGE_BITS / WORD_BITS);
+    frame.map_or(true, |frame| word(frame) & 1 << (bit % WORD_BITS) != 0)
+}
+
 /// The map of ports: a bit for each byte of the space of ports, and three more for accesses that
 /// begin at its end (the manual, 15.10.1).
 #[repr(transparent)]
@@ -78,8 +91,8 @@ pub enum IoWidth {
 }
 
 impl IoAccess {
-    /// The access that an exit for ports speaks of in EXITINFO1; `None` if that is none (the manual,
-    /// 15.10.2).
+    /// The access that an exit for ports speaks of in EXITINFO1; `None` if that is none (the
+    /// manual, 15.10.2).
     pub const fn from_exit_info(info: u64) -> Option<Self> {
         let width = match info >> 4 & 7 {
             1 => IoWidth::One,
@@ -88,6 +101,18 @@ impl IoAccess {
             _ => return None,
         };
         Some(Self { port: (info >> 16) as u16, width })
+    }
+
+    /// The places of its bits.
+    fn bits(self) -> Range<usize> {
+        let first = usize::from(self.port);
+        first..first + self.width as usize
+    }
+
+    /// Whether the hypervisor, whose map is in these frames, wants to see this access. It may have
+    /// changed its mind since the union was made; what the monitor insists on it cannot change.
+    pub fn is_wanted(self, memory: &impl HostMemory, first: Frame) -> bool {
+        self.bits().any(|bit| is_set(memory, first, bit))
     }
 }
 
@@ -102,8 +127,7 @@ impl IoMap {
 
     /// Whether an access is intercepted: so it is if any port that it touches is.
     pub fn intercepts(&self, access: IoAccess) -> bool {
-        let first = usize::from(access.port);
-        (first..first + access.width as usize).any(|port| self.0.has(port))
+        access.bits().any(|bit| self.0.has(bit))
     }
 
     /// Intercepts a port.
@@ -111,8 +135,8 @@ impl IoMap {
         self.0.set(usize::from(port));
     }
 
-    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's. A
-    /// frame without a number counts as one in which everything is intercepted.
+    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's.
+    /// A frame without a number counts as one in which everything is intercepted.
     pub fn join(&mut self, insisted: &Self, memory: &impl HostMemory, first: Frame) {
         self.0.join(&insisted.0, memory, first);
     }
@@ -129,7 +153,8 @@ impl fmt::Debug for IoMap {
     }
 }
 
-/// The map of MSRs: two bits for each in three ranges, for reads and for writes (the manual, 15.11).
+/// The map of MSRs: two bits for each in three ranges, for reads and for writes (the manual,
+/// 15.11).
 #[repr(transparent)]
 pub struct MsrMap(Bits<{ Self::PAGES }>);
 
@@ -148,6 +173,12 @@ impl MsrAccess {
         let range = MSR_RANGES.iter().position(|first| self.msr & !(MSRS - 1) == *first)?;
         let number = range * MSRS as usize + (self.msr % MSRS) as usize;
         Some(number * 2 + usize::from(self.write))
+    }
+
+    /// Whether the hypervisor, whose map is in these frames, wants to see this access. It may have
+    /// changed its mind since the union was made; what the monitor insists on it cannot change.
+    pub fn is_wanted(self, memory: &impl HostMemory, first: Frame) -> bool {
+        self.bit().is_none_or(|bit| is_set(memory, first, bit))
     }
 }
 
@@ -172,8 +203,8 @@ impl MsrMap {
         }
     }
 
-    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's. A
-    /// frame without a number counts as one in which everything is intercepted.
+    /// Becomes the union of the hypervisor's map, read from these frames on, and of the monitor's.
+    /// A frame without a number counts as one in which everything is intercepted.
     pub fn join(&mut self, insisted: &Self, memory: &impl HostMemory, first: Frame) {
         self.0.join(&insisted.0, memory, first);
     }

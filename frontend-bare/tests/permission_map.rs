@@ -10,11 +10,13 @@ use view_core::{Frame, Page};
 struct Memory(Vec<Page>);
 
 impl HostMemory for Memory {
-    fn entry(&self, _: Frame, _: usize) -> u64 {
-        unreachable!("maps are not tables")
+    fn entry(&self, table: Frame, index: usize) -> u64 {
+        let page = usize::try_from(table.number()).ok().and_then(|at| self.0.get(at));
+        let word = page.map_or([0; 8], |page| page.bytes().as_chunks().0[index]);
+        u64::from_le_bytes(word)
     }
     fn set_entry(&mut self, _: Frame, _: usize, _: u64) {
-        unreachable!("maps are not tables")
+        unreachable!("the hypervisor's maps are only read")
     }
     fn read(&self, frame: Frame, to: &mut Page) {
         let page = usize::try_from(frame.number()).ok().and_then(|at| self.0.get(at));
@@ -187,6 +189,37 @@ fn frames_without_a_number_intercept_everything() {
     // The first page is there, and empty; the others are not.
     assert!(!map.intercepts(io(0x7fff, IoWidth::One)));
     assert!(map.intercepts(io(0x8000, IoWidth::One)) && map.intercepts(io(0xffff, IoWidth::One)));
+}
+
+#[test]
+fn what_the_hypervisor_wants_is_read_where_its_map_is() {
+    let random = |page: u64| {
+        let mut bytes = Page::zeroed();
+        for (index, byte) in bytes.bytes_mut().iter_mut().enumerate() {
+            let mixed = (index as u64 + page * 4096 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            *byte = (mixed >> 56) as u8 & (mixed >> 40) as u8;
+        }
+        bytes
+    };
+    let memory = Memory((0..4).map(random).collect());
+    let (mut ports, mut msrs) = (IoMap::empty(), MsrMap::empty());
+    ports.join(&IoMap::empty(), &memory, frame(1));
+    msrs.join(&MsrMap::empty(), &memory, frame(1));
+    for port in 0..=u16::MAX {
+        for width in [IoWidth::One, IoWidth::Two, IoWidth::Four] {
+            let access = io(port, width);
+            assert_eq!(access.is_wanted(&memory, frame(1)), ports.intercepts(access));
+        }
+    }
+    for range in [0_u32, 0xc000_0000, 0xc001_0000] {
+        for number in range..range + 0x2010 {
+            for access in [msr(number, false), msr(number, true)] {
+                assert_eq!(access.is_wanted(&memory, frame(1)), msrs.intercepts(access));
+            }
+        }
+    }
+    assert!(io(0x8000, IoWidth::One).is_wanted(&memory, Frame::MAX));
+    assert!(!io(0, IoWidth::One).is_wanted(&memory, Frame::MAX));
 }
 
 proptest! {

@@ -84,6 +84,12 @@ const MSRS: &[MsrRule] = &[
         "SYSCFG (3.2.1): turns on encryption of memory, and changes what addresses mean",
     ),
     MsrRule(
+        0xc001_0015..=0xc001_0015,
+        What::Writes,
+        Against::Both,
+        "HWCR (15.32.1): lets nobody intercept SMIs any more",
+    ),
+    MsrRule(
         0xc001_0016..=0xc001_001a,
         What::Writes,
         Against::Both,
@@ -100,6 +106,12 @@ const MSRS: &[MsrRule] = &[
         What::Writes,
         Against::Both,
         "the loader of microcode: changes the CPU beneath the monitor",
+    ),
+    MsrRule(
+        0xc001_0050..=0xc001_0056,
+        What::Writes,
+        Against::Both,
+        "traps of ports (15.22.1): enter SMM, where nobody intercepts",
     ),
     MsrRule(
         0xc001_0058..=0xc001_0058,
@@ -132,10 +144,10 @@ const MSRS: &[MsrRule] = &[
         "VM_HSAVE_PA (15.30.4): where the monitor's own state lies while it is not running",
     ),
     MsrRule(
-        0xc001_0118..=0xc001_0118,
+        0xc001_0118..=0xc001_0119,
         What::Writes,
         Against::Both,
-        "SVM_KEY (15.31): unlocks VM_CR, or locks it for good",
+        "SVM_KEY and SMM_KEY (15.31, 15.32): unlock what firmware locked, or lock it for good",
     ),
     MsrRule(
         0xc001_011b..=0xc001_011b,
