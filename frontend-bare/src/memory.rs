@@ -4,7 +4,7 @@
 //! reference to bytes that somebody else changes is undefined behaviour; so bytes are copied once,
 //! out of memory and into it.
 
-use view_core::{Frame, Page};
+use view_core::{Frame, Page, Target};
 
 /// How many entries a table has.
 pub const ENTRIES: usize = 512;
@@ -22,4 +22,14 @@ pub trait HostMemory {
     fn write(&mut self, frame: Frame, from: &Page);
     /// Fills a frame with zeroes.
     fn wipe(&mut self, frame: Frame);
+}
+
+/// What the machine below has to do beside keeping memory.
+pub trait Host: HostMemory {
+    /// On return no CPU acts on anything that it remembers of nested tables, for whichever guest.
+    /// A CPU that is in the monitor may as well forget on its way out.
+    fn flush(&mut self);
+
+    /// Takes a sealed page that was asked for; false if nobody asked.
+    fn send(&mut self, page: &Target, sealed: &Page) -> bool;
 }

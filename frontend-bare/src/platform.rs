@@ -8,18 +8,8 @@ use view_core::{
 use zeroize::Zeroize;
 
 use crate::ciphers::Ciphers;
-use crate::memory::HostMemory;
+use crate::memory::Host;
 use crate::views::{Kind, ViewFault, Views};
-
-/// What the machine below has to do beside keeping memory.
-pub trait Host: HostMemory {
-    /// On return no CPU acts on anything that it remembers of nested tables, for whichever guest.
-    /// A CPU that is in the monitor may as well forget on its way out.
-    fn flush(&mut self);
-
-    /// Takes a sealed page that was asked for; false if nobody asked.
-    fn send(&mut self, page: &Target, sealed: &Page) -> bool;
-}
 
 /// Two pages in the monitor's own memory, through which everything goes that is sealed or opened.
 #[derive(Debug)]

@@ -203,7 +203,8 @@ impl NestedTable {
         }
     }
 
-    /// Takes everything away and gives every table but the root back.
+    /// Takes everything away and gives every table but the root back. A CPU may still remember
+    /// those: who calls makes all CPUs forget before anything is taken from the pool again.
     pub fn clear<const N: usize>(&mut self, memory: &mut impl HostMemory, pool: &mut Pool<N>) {
         clear(memory, pool, self.root, self.levels);
     }

@@ -6,7 +6,7 @@
 
 use view_core::{Frame, Gfn, Perm, Target, VmNumber};
 
-use crate::memory::HostMemory;
+use crate::memory::{Host, HostMemory};
 use crate::pool::Pool;
 use crate::table::{MapError, NestedTable};
 
@@ -60,21 +60,24 @@ impl<const FRAMES: usize, const COPIES: usize> Views<FRAMES, COPIES> {
     }
 
     /// Lets the guest reach its page. If no frame is left for a table, all tables of the guest are
-    /// given up for it: what else it may reach is mapped again when it asks.
+    /// given up for it, and forgotten by all CPUs before their frames serve again: CPUs remember
+    /// tables as they do pages (APM volume 2, 5.5). What else the guest may reach is mapped again
+    /// when it asks.
     ///
     /// # Errors
     /// [`ViewFault::Map`].
     pub fn show_guest(
         &mut self,
-        memory: &mut impl HostMemory,
+        host: &mut impl Host,
         page: &Target,
         perm: Perm,
     ) -> Result<(), ViewFault> {
         let mapping = (page.gfn, page.frame, perm);
-        let mapped = match self.guest.map(memory, &mut self.pool, mapping) {
+        let mapped = match self.guest.map(host, &mut self.pool, mapping) {
             Err(MapError::PoolEmpty) => {
-                self.guest.clear(memory, &mut self.pool);
-                self.guest.map(memory, &mut self.pool, mapping)
+                self.guest.clear(host, &mut self.pool);
+                host.flush();
+                self.guest.map(host, &mut self.pool, mapping)
             }
             mapped => mapped,
         };

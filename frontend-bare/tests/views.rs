@@ -93,3 +93,23 @@ fn more_copies_than_there_is_room_for_are_refused() {
         assert_eq!(replica, Err(ViewFault::NoCopy(target(3))), "nothing was sealed");
     });
 }
+
+/// A table's frame may serve as something else next: nobody may still walk it then.
+#[test]
+fn tables_that_are_given_up_are_forgotten_before_their_frames_serve_again() {
+    with_platform(|platform| {
+        let far = |number: u64| Target { gfn: Gfn::new(number << 27).unwrap(), ..target(0) };
+        let grant = |platform: &mut BarePlatform<'_, _, _, _>, page: &Target| {
+            platform.grant(page, View::Owner, What::Plain, Perm::ReadWrite).unwrap();
+        };
+        // Three tables each.
+        for number in 0..3 {
+            grant(platform, &far(number));
+        }
+        let remembered = (target(0).frame, Perm::ReadWrite);
+        platform.host.remembered.insert((View::Owner, far(0).gfn), remembered);
+        grant(platform, &far(3));
+        assert_eq!(platform.views.guest.find(platform.host, far(0).gfn), None, "given up");
+        assert!(platform.host.remembered.is_empty(), "a CPU goes on with a table that is none");
+    });
+}

@@ -3,8 +3,7 @@
 //! Frames of which the same is true, pages of a VM that nothing was ever done to, and CPUs that
 //! remember the same can change places without changing the state. So an event has the same
 //! outcome, up to names, as its first twin: the event with each of them replaced by the first of
-//! its kind. Twins are played and checked like any event; only their outcome needs no name of its
-//! own.
+//! its kind. That one is played, checked and named for all of them.
 
 use crate::event::{Ask, Event, PageRef, Phys};
 use crate::machine::{FRAMES, PAGES, VM_PAGES};

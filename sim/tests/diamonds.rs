@@ -64,9 +64,10 @@ fn what_is_left_out_is_found_elsewhere() {
     assert!(left_out > 50_000, "{left_out}");
 }
 
-/// The same states, as near, with the same promises met; and far fewer events played.
+/// The same states, as near, with the same promises met; and a tenth fewer events played, at least.
 #[test]
 fn nothing_is_lost_by_one_order() {
+    let mut played = [0, 0];
     for config in CONFIGS.iter().filter(|config| !config.deep) {
         let hunt = Hunt::sound(config);
         let one = explore(&hunt, |_, _| {});
@@ -76,6 +77,7 @@ fn nothing_is_lost_by_one_order() {
         };
         assert_eq!(told(&one), told(&all), "{}", config.name);
         assert_eq!(one.reached, all.reached, "{}", config.name);
-        assert!(one.played <= all.played, "{}", config.name);
+        played = [played[0] + one.played, played[1] + all.played];
     }
+    assert!(played[0] * 10 < played[1] * 9, "{played:?}");
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use frontend_bare::ciphers::Ciphers;
-use frontend_bare::memory::HostMemory;
-use frontend_bare::platform::Host;
+use frontend_bare::memory::{Host, HostMemory};
 use view_core::key::{RootKey, Salt};
 use view_core::{Epoch, Frame, Gfn, Page, Perm, Target, View, VmId};
 
