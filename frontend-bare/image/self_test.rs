@@ -6,8 +6,9 @@
 
 use frontend_bare::ciphers::Ciphers;
 use frontend_bare::exit_code::ExitCode;
+use frontend_bare::memory::Host;
 use frontend_bare::memory::HostMemory;
-use frontend_bare::platform::{BarePlatform, Host, Staging};
+use frontend_bare::platform::{BarePlatform, Staging};
 use frontend_bare::pool::Pool;
 use frontend_bare::table::{Levels, NestedTable};
 use frontend_bare::views::Views;
