@@ -6,8 +6,7 @@
 
 use frontend_bare::ciphers::Ciphers;
 use frontend_bare::exit_code::ExitCode;
-use frontend_bare::memory::Host;
-use frontend_bare::memory::HostMemory;
+use frontend_bare::memory::{Host, HostMemory};
 use frontend_bare::platform::{BarePlatform, Staging};
 use frontend_bare::pool::Pool;
 use frontend_bare::table::{Levels, NestedTable};
@@ -164,12 +163,13 @@ pub(crate) fn run(cpu: &mut Cpu<'_>, memory: Identity, first: u64) -> Result<(),
         Pool::new((places.manager + 1..first + FRAMES).filter_map(|n| Frame::new(n).ok()));
     let mut table = || NestedTable::new(&mut machine, &mut pool, Levels::Four);
     let (guest, host) = (table(), table());
-    let (guest, host) = (guest.map_err(|_| EMPTY)?, host.map_err(|_| EMPTY)?);
-    let mut views = Views::new(guest, host, pool);
+    let (mut guest, host) = (guest.map_err(|_| EMPTY)?, host.map_err(|_| EMPTY)?);
+    let mut views = Views::new(host, pool);
     let ciphers = Ciphers::new(&RootKey::new([7; 32]), &VmId([1; 16]), (Epoch(1), &Salt([2; 16])));
     let mut platform: Bare<'_> = BarePlatform {
         host: &mut machine,
         views: &mut views,
+        guest: &mut guest,
         ciphers: &ciphers,
         masks: &[],
         staging: &mut Staging::default(),
@@ -213,7 +213,7 @@ fn two_views(
     platform: &mut Bare<'_>,
     places: &Places,
 ) -> Result<(), &'static str> {
-    let mut guest = Runner::new(1, platform.views.guest.root());
+    let mut guest = Runner::new(1, platform.guest.root());
     let mut manager = Runner::new(2, platform.views.host.root());
     let (code, page) = (places.manager << 12, (places.guest + 1) << 12);
     let mut guest_loads =

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use crate::ciphers::Ciphers;
 use crate::memory::Host;
+use crate::table::NestedTable;
 use crate::views::{Kind, ViewFault, Views};
 
 /// Two pages in the monitor's own memory, through which everything goes that is sealed or opened.
@@ -29,8 +30,10 @@ impl Default for Staging {
 pub struct BarePlatform<'b, H, const FRAMES: usize, const COPIES: usize> {
     /// The machine below.
     pub host: &'b mut H,
-    /// Both views.
+    /// What the hypervisor reaches.
     pub views: &'b mut Views<FRAMES, COPIES>,
+    /// What the guest reaches, by its own page numbers.
+    pub guest: &'b mut NestedTable,
     /// The guest's keys.
     pub ciphers: &'b Ciphers,
     /// Field masks; [`MaskId`] 1 is the first.
@@ -93,7 +96,7 @@ impl<H: Host, const FRAMES: usize, const COPIES: usize> Platform
 
     fn withdraw(&mut self, page: &Target, view: View) -> Result<(), ViewFault> {
         match view {
-            View::Owner => self.views.hide_guest(self.host, page),
+            View::Owner => self.guest.unmap(self.host, &mut self.views.pool, page.gfn),
             View::Management => self.views.hide_host(self.host, page),
         }
         Ok(())
@@ -142,7 +145,7 @@ impl<H: Host, const FRAMES: usize, const COPIES: usize> Platform
         perm: Perm,
     ) -> Result<(), ViewFault> {
         match (view, what) {
-            (View::Owner, _) => self.views.show_guest(self.host, page, perm),
+            (View::Owner, _) => self.views.show_guest(self.host, self.guest, (page, perm)),
             (View::Management, What::Plain | What::Sealed) => {
                 self.views.show_host(self.host, page, (page.frame, perm))
             }

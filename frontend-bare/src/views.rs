@@ -1,4 +1,4 @@
-//! Both views of a guest's pages, as tables: its own, and the hypervisor's of all of the host.
+//! Both views of guests' pages, as tables: their own, and the hypervisor's of all of the host.
 //!
 //! To the hypervisor its memory is the host's, frame by frame, but for what the monitor took out. A
 //! frame that backs a page of a guest is absent there, or leads to a copy: a sealed replica, or
@@ -30,11 +30,10 @@ pub(crate) enum Kind {
     Leaving,
 }
 
-/// The tables of one guest and of the hypervisor, and the copies that are out: at most `COPIES`.
+/// What the hypervisor reaches, and the copies that are out there: at most `COPIES`. Each guest has
+/// a table of its own, which comes from the same pool.
 #[derive(Debug)]
 pub struct Views<const FRAMES: usize, const COPIES: usize> {
-    /// What the guest reaches, by its own page numbers.
-    pub guest: NestedTable,
     /// What the hypervisor reaches, by the host's frames.
     pub host: NestedTable,
     /// Frames for tables and copies.
@@ -55,11 +54,11 @@ pub enum ViewFault {
 
 impl<const FRAMES: usize, const COPIES: usize> Views<FRAMES, COPIES> {
     /// Views in which no copy is out.
-    pub const fn new(guest: NestedTable, host: NestedTable, pool: Pool<FRAMES>) -> Self {
-        Self { guest, host, pool, shown: heapless::Vec::new() }
+    pub const fn new(host: NestedTable, pool: Pool<FRAMES>) -> Self {
+        Self { host, pool, shown: heapless::Vec::new() }
     }
 
-    /// Lets the guest reach its page. If no frame is left for a table, all tables of the guest are
+    /// Lets a guest reach its page. If no frame is left for a table, all tables of the guest are
     /// given up for it, and forgotten by all CPUs before their frames serve again: CPUs remember
     /// tables as they do pages (APM volume 2, 5.5). What else the guest may reach is mapped again
     /// when it asks.
@@ -69,24 +68,19 @@ impl<const FRAMES: usize, const COPIES: usize> Views<FRAMES, COPIES> {
     pub fn show_guest(
         &mut self,
         host: &mut impl Host,
-        page: &Target,
-        perm: Perm,
+        guest: &mut NestedTable,
+        (page, perm): (&Target, Perm),
     ) -> Result<(), ViewFault> {
         let mapping = (page.gfn, page.frame, perm);
-        let mapped = match self.guest.map(host, &mut self.pool, mapping) {
+        let mapped = match guest.map(host, &mut self.pool, mapping) {
             Err(MapError::PoolEmpty) => {
-                self.guest.clear(host, &mut self.pool);
+                guest.clear(host, &mut self.pool);
                 host.flush();
-                self.guest.map(host, &mut self.pool, mapping)
+                guest.map(host, &mut self.pool, mapping)
             }
             mapped => mapped,
         };
         mapped.map_err(|error| ViewFault::Map(*page, error))
-    }
-
-    /// Takes a page from the guest.
-    pub fn hide_guest(&mut self, memory: &mut impl HostMemory, page: &Target) {
-        self.guest.unmap(memory, &mut self.pool, page.gfn);
     }
 
     /// Lets the hypervisor find this frame where it looks for the page's own.

@@ -38,6 +38,7 @@ struct Stage {
     ciphers: Ciphers,
     staging: Staging,
     kept: Kept,
+    guest: NestedTable,
     /// What the guest was granted: what was given up for other tables is mapped again from here.
     granted: BTreeMap<Gfn, (Target, Perm)>,
 }
@@ -56,15 +57,16 @@ impl Stage {
         for number in 0..GUEST_FRAMES {
             host.unmap(&mut machine, &mut pool, Gfn::new(number).unwrap());
         }
-        let views = Views::new(guest, host, pool);
+        let views = Views::new(host, pool);
         let (staging, kept) = (Staging::default(), Kept::default());
-        Self { machine, views, ciphers: ciphers(), staging, kept, granted: BTreeMap::new() }
+        Self { machine, views, ciphers: ciphers(), staging, kept, guest, granted: BTreeMap::new() }
     }
 
     fn platform(&mut self) -> BarePlatform<'_, Machine, POOL, 4> {
         BarePlatform {
             host: &mut self.machine,
             views: &mut self.views,
+            guest: &mut self.guest,
             ciphers: &self.ciphers,
             masks: &[],
             staging: &mut self.staging,
@@ -77,7 +79,7 @@ impl Stage {
         if let Some((_, Perm::ReadWrite)) = remembered {
             return remembered;
         }
-        let table = if view == View::Owner { &self.views.guest } else { &self.views.host };
+        let table = if view == View::Owner { &self.guest } else { &self.views.host };
         let found = table.find(&self.machine, page);
         // A CPU that may not by what it remembers walks again before it faults.
         let more = matches!((remembered, found), (None, _) | (_, Some((_, Perm::ReadWrite))));
@@ -94,7 +96,7 @@ impl Stage {
             return Some(found);
         }
         let (page, perm) = *self.granted.get(&gfn)?;
-        self.views.show_guest(&mut self.machine, &page, perm).unwrap();
+        self.views.show_guest(&mut self.machine, &mut self.guest, (&page, perm)).unwrap();
         self.walk(View::Owner, gfn)
     }
 

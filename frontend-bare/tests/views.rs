@@ -25,7 +25,7 @@ fn with_platform<R>(
 ) -> R {
     let mut machine = Machine::new(4 + POOL);
     let mut pool = Pool::new((4..4 + POOL).map(|number| Frame::new(number).unwrap()));
-    let guest = NestedTable::new(&mut machine, &mut pool, Levels::Four).unwrap();
+    let mut guest = NestedTable::new(&mut machine, &mut pool, Levels::Four).unwrap();
     let host = NestedTable::new(&mut machine, &mut pool, Levels::Four).unwrap();
     for frame in 0..4 {
         let mut page = Page::zeroed();
@@ -34,7 +34,8 @@ fn with_platform<R>(
     }
     then(&mut BarePlatform {
         host: &mut machine,
-        views: &mut Views::new(guest, host, pool),
+        views: &mut Views::new(host, pool),
+        guest: &mut guest,
         ciphers: &ciphers(),
         masks: MASKS,
         staging: &mut Staging::default(),
@@ -109,7 +110,7 @@ fn tables_that_are_given_up_are_forgotten_before_their_frames_serve_again() {
         let remembered = (target(0).frame, Perm::ReadWrite);
         platform.host.remembered.insert((View::Owner, far(0).gfn), remembered);
         grant(platform, &far(3));
-        assert_eq!(platform.views.guest.find(platform.host, far(0).gfn), None, "given up");
+        assert_eq!(platform.guest.find(platform.host, far(0).gfn), None, "given up");
         assert!(platform.host.remembered.is_empty(), "a CPU goes on with a table that is none");
     });
 }
