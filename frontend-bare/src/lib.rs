@@ -10,6 +10,7 @@ pub mod ciphers;
 pub mod entry_check;
 pub mod exit_code;
 pub mod memory;
+pub mod payload;
 pub mod permission_map;
 pub mod platform;
 pub mod pool;
