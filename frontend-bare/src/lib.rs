@@ -7,15 +7,21 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod desk;
 pub mod entry_check;
 pub mod exit_code;
 pub mod general;
+pub mod hypervisor_table;
+pub mod machine;
 pub mod memory;
+pub mod monitor;
 pub mod payload;
 pub mod permission_map;
 pub mod platform;
 pub mod pool;
 pub mod start_info;
+pub mod switched;
 pub mod table;
+pub mod veiled;
 pub mod views;
 pub mod vmcb;

@@ -209,6 +209,12 @@ impl NestedTable {
         clear(memory, pool, self.root, self.levels);
     }
 
+    /// Gives every table back, the root as well. What [`clear`](Self::clear) says of CPUs holds.
+    pub fn give_back<const N: usize>(mut self, memory: &mut impl HostMemory, pool: &mut Pool<N>) {
+        self.clear(memory, pool);
+        pool.give_back(self.root);
+    }
+
     /// Puts a table below an entry that has none: an empty one, or one that says the same.
     fn descend<const N: usize>(
         &self,

@@ -1,0 +1,37 @@
+//! What the monitor asks of the machine below, beside memory: its own image does this for real, and
+//! tests play it.
+//!
+//! The monitor's own memory is mapped to itself, so that the address of something of it is where
+//! the CPU finds it.
+
+use core::fmt;
+
+use view_core::{Frame, Page};
+
+use crate::memory::Host;
+use crate::permission_map::IoAccess;
+
+/// A machine with one CPU, which is in the monitor.
+pub trait Machine: Host {
+    /// Whether a frame is the monitor's own: of its image, or of what it keeps for tables.
+    fn is_own(&self, frame: Frame) -> bool;
+    /// What the CPU says of itself.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+    /// Reads an MSR that the CPU has.
+    fn read_msr(&mut self, msr: u32) -> u64;
+    /// Writes an MSR that the CPU has.
+    fn write_msr(&mut self, msr: u32, value: u64);
+    /// Reads from a device.
+    fn read_port(&mut self, access: IoAccess) -> u32;
+    /// Writes to a device.
+    fn write_port(&mut self, access: IoAccess, value: u32);
+    /// Bytes that nobody can guess.
+    fn random(&mut self) -> [u8; 16];
+    /// A line for whoever looks at the machine's console.
+    fn say(&mut self, line: fmt::Arguments<'_>);
+    /// Moves what was [sent](Host::send) last to where it can be used; false if nothing was.
+    fn take_sent(&mut self, to: &mut Page) -> bool;
+    /// Whether the CPU has to forget what it remembers of nested tables before anybody runs; says
+    /// so once.
+    fn take_flush(&mut self) -> bool;
+}

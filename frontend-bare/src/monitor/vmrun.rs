@@ -1,0 +1,157 @@
+//! VMRUN of the hypervisor's: what it asks for is checked on a copy, and entered on the monitor's
+//! terms.
+
+use core::fmt;
+
+use view_core::{Frame, Frames};
+
+use super::{Entered, Launched, Level, Monitor, insisted_of_guests};
+use crate::entry_check::{Entry, Offer};
+use crate::exit_code::ExitCode;
+use crate::hypervisor_table::HypervisorTable;
+use crate::machine::Machine;
+use crate::table::Levels;
+use crate::vmcb::{ControlArea, Event, TlbControl, Vmcb, cr4, efer};
+
+/// Bits of CR4 that guests may set: all that had a name when this was written, but for shadow
+/// stacks (the manual, 3.1.3).
+const CR4: u64 = 0x7f_1fff & !(1 << 13 | 1 << 14 | 1 << 15 | 1 << 19);
+
+/// Bits of EFER that guests may set (the manual, 3.1.7).
+const EFER: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE | 0x3 << 13 | 1 << 15 | 1 << 21;
+
+/// Clean bit: the maps of ports and MSRs are as they were (the manual, 15.15.3).
+const MAPS_ARE_CLEAN: u32 = 1 << 1;
+
+impl<'m> Monitor<'m> {
+    /// What is offered to the hypervisor, at this moment.
+    pub(super) fn offer<'o, M: Machine>(
+        &self,
+        machine: &'o M,
+    ) -> Offer<impl Fn(Frame) -> bool + use<'o, 'm, M>> {
+        let frames: Frames<'m> = self.setting.frames;
+        Offer {
+            frames_end: self.setting.frames_end,
+            address_bits: self.setting.address_bits,
+            cr4: CR4,
+            efer: EFER,
+            asids: 1..=self.setting.asids - 2,
+            readable: move |frame| crate::desk::is_readable(frames, machine, frame),
+        }
+    }
+
+    pub(super) fn vmrun<M: Machine>(&mut self, machine: &mut M) {
+        let Some(block) = self.operand(machine, "VMRUN") else { return };
+        let mut asked = Vmcb::of_page(&self.desk(machine).copy(block)).clone();
+        asked.save.take_vmload_state(&self.hypervisor.save);
+        let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
+        let launched = self.launched.iter().position(is_of);
+        let launched = match launched {
+            Some(number) => match self.restore(machine, number, &mut asked) {
+                true => Some(number),
+                false => return self.fail_entry(machine, block),
+            },
+            None => None,
+        };
+        let checked = self.offer(machine).check(&asked);
+        match checked {
+            Ok(entry) => self.enter(machine, (block, launched), (&asked, &entry)),
+            Err(error) => {
+                self.refuse(machine, format_args!("VMRUN: {:?}: {:?}", error.field, error.why));
+                self.fail_entry(machine, block);
+            }
+        }
+    }
+
+    /// VMRUN did not accept the block: the guest did not run.
+    fn fail_entry<M: Machine>(&mut self, machine: &mut M, block: Frame) {
+        let mut page = self.desk(machine).copy(block);
+        let control = &mut Vmcb::of_page_mut(&mut page).control;
+        control.exit_code = ExitCode::Invalid.raw();
+        machine.write(block, &page);
+        self.set_interrupts(false);
+        self.skip(3);
+    }
+
+    fn enter<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        (block, launched): (Frame, Option<usize>),
+        (asked, entry): (&Vmcb, &Entry),
+    ) {
+        self.join_maps(machine, entry, asked.control.clean);
+        let levels = match self.hypervisor.save.cr4 & cr4::LA57 {
+            0 => Levels::Four,
+            _ => Levels::Five,
+        };
+        let tables = HypervisorTable { root: entry.nested_root, levels };
+        let wanted = asked.control.intercepts;
+        let root = match launched.and_then(|number| self.launched[number].as_ref()) {
+            Some(guest) => guest.memory.root(),
+            None => {
+                self.shadow(machine, entry);
+                self.setting.shadow.root()
+            }
+        };
+        let nested_cr3 = root.number() << 12;
+        if self.guest.control.nested_cr3 != nested_cr3 {
+            machine.flush();
+        }
+        let mut control = Vmcb::zeroed().control;
+        control.intercepts = wanted.or(insisted_of_guests());
+        control.pause_filter_count = asked.control.pause_filter_count;
+        control.pause_filter_threshold = asked.control.pause_filter_threshold;
+        control.tsc_offset = asked.control.tsc_offset;
+        control.asid = Self::GUEST_ASID;
+        control.virtual_interrupt = asked.control.virtual_interrupt;
+        control.interrupt_state = asked.control.interrupt_state & ControlArea::INTERRUPT_SHADOW;
+        control.nested_features = ControlArea::NESTED_PAGING;
+        control.event = entry.event.unwrap_or(Event::NONE);
+        control.nested_cr3 = nested_cr3;
+        control.next_rip = asked.control.next_rip;
+        self.guest.control = control;
+        self.guest.save = asked.save.clone();
+        let (io_map, msr_map) = (entry.io_map, entry.msr_map);
+        let entered = Entered { block, wanted, io_map, msr_map, tables, launched };
+        self.level = Level::Guest(entered);
+    }
+
+    /// What the hypervisor wants to see of ports and MSRs, beside what the monitor insists on.
+    fn join_maps<M: Machine>(&mut self, machine: &mut M, entry: &Entry, clean: u32) {
+        let asked = (entry.io_map, entry.msr_map);
+        let maps = &mut self.maps;
+        if maps.joined != Some(asked) || clean & MAPS_ARE_CLEAN == 0 {
+            maps.joined_io.join(&maps.insisted_io, machine, entry.io_map);
+            maps.joined_msr.join(&maps.insisted_guest_msr, machine, entry.msr_map);
+            maps.joined = Some(asked);
+        }
+    }
+
+    /// The shadow holds what one set of tables proposes, until the hypervisor has it forgotten.
+    fn shadow<M: Machine>(&mut self, machine: &mut M, entry: &Entry) {
+        let asked = Some((entry.nested_root, entry.asid));
+        if self.shadowed != asked || entry.tlb_control != TlbControl::Nothing {
+            self.setting.shadow.clear(machine, &mut self.setting.views.pool);
+            machine.flush();
+            self.shadowed = asked;
+        }
+    }
+
+    /// Puts back what a launched guest had when it came out. False if the hypervisor changed
+    /// something that it may not: then there is no such guest any more.
+    fn restore<M: Machine>(&mut self, machine: &mut M, number: usize, asked: &mut Vmcb) -> bool {
+        let _ = (machine, number, asked);
+        true
+    }
+
+    /// Ends a launched guest, and says why.
+    pub(super) fn stop<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        number: usize,
+        why: fmt::Arguments<'_>,
+    ) {
+        machine.say(format_args!("monitor: guest {number} is stopped: {why}"));
+        self.end_guest(machine, number);
+    }
+}
