@@ -9,6 +9,7 @@
 pub mod ciphers;
 pub mod entry_check;
 pub mod exit_code;
+pub mod linux;
 pub mod memory;
 pub mod permission_map;
 pub mod platform;
