@@ -12,6 +12,7 @@ pub mod entry_check;
 pub mod exit_code;
 pub mod general;
 pub mod hypervisor_table;
+pub mod linux;
 pub mod machine;
 pub mod memory;
 pub mod monitor;

@@ -94,6 +94,11 @@ impl StartInfo {
 }
 
 impl Range {
+    /// A range of this kind.
+    pub const fn new(address: u64, size: u64, kind: u32) -> Self {
+        Self { address, size, kind, reserved: 0 }
+    }
+
     /// The frames that are wholly in it, if it is memory: from the first to the one behind the
     /// last.
     pub const fn frames(&self) -> Option<core::ops::Range<u64>> {
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_range_has_the_frames_that_are_wholly_in_it() {
-        let range = |address, size, kind| Range { address, size, kind, reserved: 0 }.frames();
+        let range = |address, size, kind| Range::new(address, size, kind).frames();
         assert_eq!(range(0x1000, 0x3000, 1), Some(1..4));
         assert_eq!(range(0x1001, 0x3000, 1), Some(2..4));
         assert_eq!(range(0x1001, 0x1ffe, 1), None);

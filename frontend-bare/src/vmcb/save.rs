@@ -132,6 +132,8 @@ impl fmt::Debug for StateSaveArea {
 pub mod cr0 {
     /// Protection.
     pub const PE: u64 = 1;
+    /// Always one.
+    pub const ET: u64 = 1 << 4;
     /// Also the kernel respects what is read-only.
     pub const WP: u64 = 1 << 16;
     /// Not write-through.
