@@ -4,8 +4,7 @@
    XEN_ELFNOTE_PHYS32_ENTRY) and leaves the address of its start info in EBX
    (public/arch-x86/hvm/start_info.h). Tables map the first 4 GiB to themselves in 2 MiB pages.
 
-   CR4.OSXSAVE stays clear: then nobody here finds AVX, and what a guest has in the upper halves of
-   its vectors stays where it is while the monitor runs. */
+   CR4.OSXSAVE is still clear: it is set where XSAVE is known to be there. */
 
 .section .note.Xen, "a", @note
 .balign 4
@@ -84,5 +83,5 @@ start_info:
 .section .bss.boot, "aw", @nobits
 .balign 4096
 boot_stack:
-    .skip 0x40000
+    .skip 0x100000
 boot_stack_top:

@@ -12,7 +12,13 @@ use crate::sys::{copied, own_frames, read_msr};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     /// How many guests' translations a CPU can keep apart.
-    asids: u32,
+    pub(crate) asids: u32,
+    /// How many bits an address has.
+    pub(crate) address_bits: u32,
+    /// Whether the CPU has a source of randomness.
+    pub(crate) random: bool,
+    /// What the loader says.
+    pub(crate) info: StartInfo,
     /// Whether AES has instructions of its own.
     aes: bool,
     /// The frame behind the memory that this image lies in.
@@ -76,15 +82,17 @@ pub(crate) fn look(start_info: u64) -> Result<Machine, Refused> {
     if svm.edx & 1 == 0 {
         return Err(Refused::NoNestedPaging);
     }
-    let aes = __cpuid_count(1, 0).ecx & 1 << 25 != 0;
-    Ok(Machine { asids: svm.ebx, aes, end: memory_end(start_info)? })
-}
-
-/// The end of the range of memory that this image lies in.
-fn memory_end(start_info: u64) -> Result<u64, Refused> {
+    let features = __cpuid_count(1, 0).ecx;
+    let (aes, random) = (features & 1 << 25 != 0, features & 1 << 30 != 0);
     let none = Refused::NoStartInfo(NoStartInfo::Magic(0));
     let info: StartInfo = copied(start_info).ok_or(none)?;
     let info = info.checked().map_err(Refused::NoStartInfo)?;
+    let address_bits = __cpuid(0x8000_0008).eax & 0xff;
+    Ok(Machine { asids: svm.ebx, address_bits, aes, random, end: memory_end(&info)?, info })
+}
+
+/// The end of the range of memory that this image lies in.
+fn memory_end(info: &StartInfo) -> Result<u64, Refused> {
     let own = own_frames();
     let range = |index: u32| {
         let offset = u64::from(index) * size_of::<Range>() as u64;

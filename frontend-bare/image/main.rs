@@ -4,9 +4,11 @@
 #![no_std]
 #![no_main]
 
+mod below;
 mod console;
 mod guards;
 mod self_test;
+mod start;
 mod sys;
 
 use console::{Ending, exit, say};
@@ -17,10 +19,10 @@ use view_core::Page;
 /// Where Rust begins. The start info is the loader's.
 fn monitor(start_info: u64, traps: &'static mut Traps) -> ! {
     traps.load();
-    let memory = match guards::look(start_info) {
+    let machine = match guards::look(start_info) {
         Ok(machine) => {
             say(format_args!("monitor: {machine}"));
-            Identity { end: machine.end }
+            machine
         }
         Err(reason) => {
             say(format_args!("monitor: refuses: {reason}"));
@@ -29,7 +31,17 @@ fn monitor(start_info: u64, traps: &'static mut Traps) -> ! {
     };
     let (mut saved, mut host) = (Page::zeroed(), Vmcb::zeroed());
     let mut cpu = Cpu::new(&mut saved, &mut host);
-    match self_test::run(&mut cpu, memory, own_frames().end) {
+    let tested = match start::module(&machine.info) {
+        Some(module) => match start::run(&mut cpu, (&machine.info, &module), &machine) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                say(format_args!("monitor: refuses: {reason}"));
+                exit(Ending::Refused);
+            }
+        },
+        None => self_test::run(&mut cpu, Identity { end: machine.end }, own_frames().end),
+    };
+    match tested {
         Ok(()) => exit(Ending::Passed),
         Err(what) => {
             say(format_args!("monitor: FAILED: {what}"));

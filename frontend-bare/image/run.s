@@ -1,7 +1,16 @@
-/* void run_guest(vmcb rdi, registers rsi, host rdx): physical addresses, which are ours as well.
+/* void run_guest(vmcb rdi, switched rsi, host rdx): physical addresses, which are ours as well.
 
    VMRUN switches what is in a control block, VMLOAD and VMSAVE what is beside it; the rest of the
-   guest's registers is switched here. On return GIF is set again; interrupts are off throughout. */
+   guest's registers is switched here, vectors and XCR0 with them. On return GIF is set again.
+   Interrupts are off in the monitor; where the guest's own flag does not count, `switched` says
+   whether they come through. They are turned on well before VMRUN: the instruction behind STI would
+   carry its shadow into the guest. */
+
+.section .data.run, "aw"
+.balign 8
+.global all_states
+all_states:
+    .quad 0                      /* what XSAVE saves; 0: the CPU has FXSAVE alone */
 
 .section .text.run, "ax"
 .global run_guest
@@ -14,10 +23,27 @@ run_guest:
     push r15
     push rdx
     push rsi
-    fxrstor64 [rsi + 128]
-    mov rax, rdi
+    push rdi
+    mov eax, dword ptr [rip + all_states]
+    mov edx, dword ptr [rip + all_states + 4]
+    test eax, eax
+    jz 2f
+    xrstor64 [rsi + 128]
+    cmp rax, [rsi + 120]
+    je 3f
+    xor ecx, ecx
+    mov eax, [rsi + 120]
+    mov edx, [rsi + 124]
+    xsetbv
+    jmp 3f
+2:  fxrstor64 [rsi + 128]
+3:  pop rax
     clgi
-    mov rbx, [rsi]
+    test qword ptr [rsi + 112], 1
+    jz 4f
+    sti
+    nop
+4:  mov rbx, [rsi]
     mov rcx, [rsi + 8]
     mov rdx, [rsi + 16]
     mov rdi, [rsi + 32]
@@ -33,6 +59,7 @@ run_guest:
     mov rsi, [rsi + 24]
     vmload rax
     vmrun rax
+    cli
     vmsave rax
     push rsi
     mov rsi, [rsp + 8]
@@ -51,8 +78,22 @@ run_guest:
     mov [rsi + 104], r15
     pop rax
     mov [rsi + 24], rax
-    fxsave64 [rsi + 128]
-    pop rsi
+    mov r8d, dword ptr [rip + all_states]
+    test r8d, r8d
+    jz 5f
+    xor ecx, ecx
+    xgetbv
+    mov [rsi + 120], eax
+    mov [rsi + 124], edx
+    mov edx, dword ptr [rip + all_states + 4]
+    cmp eax, r8d
+    mov eax, r8d
+    je 6f
+    xsetbv
+6:  xsave64 [rsi + 128]
+    jmp 7f
+5:  fxsave64 [rsi + 128]
+7:  pop rsi
     pop rax
     vmload rax
     stgi

@@ -9,18 +9,20 @@ use frontend_bare::exit_code::ExitCode;
 use frontend_bare::memory::{Host, HostMemory};
 use frontend_bare::platform::{BarePlatform, Staging};
 use frontend_bare::pool::Pool;
+use frontend_bare::switched::Switched;
 use frontend_bare::table::{Levels, NestedTable};
 use frontend_bare::views::Views;
 use frontend_bare::vmcb::{ControlArea, Intercept, Intercepts, Segment, Vmcb, efer};
 use view_core::key::{RootKey, Salt};
 use view_core::whitelist::{Lease, Leases};
 use view_core::{
-    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Owner, Page, Perm, Plan, Refused, Request, Slot,
+    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Page, Perm, Plan, Refused, Request, Slot,
     Target, Vm, VmConfig, VmId, VmNumber,
 };
 
 use crate::console::say;
-use crate::sys::{Cpu, Identity, Registers};
+use crate::start::OWNERS;
+use crate::sys::{Cpu, Identity};
 
 /// Frames that the test needs: for the guest, for the manager's code, and for tables and copies.
 pub(crate) const FRAMES: u64 = GUEST_PAGES + 1 + POOL as u64;
@@ -88,7 +90,7 @@ impl Host for Machine {
 /// One small guest, or its manager.
 struct Runner {
     vmcb: Vmcb,
-    registers: Registers,
+    registers: Switched,
 }
 
 impl Runner {
@@ -110,14 +112,14 @@ impl Runner {
         save.tr = Segment { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 };
         (save.efer, save.cr0, save.rflags) = (efer::SVME, 0x11, 2);
         (save.dr6, save.dr7, save.g_pat) = (0xffff_0ff0, 0x400, 0x0007_0406_0007_0406);
-        Self { vmcb, registers: Registers::default() }
+        Self { vmcb, registers: Switched::initial() }
     }
 
     /// Two instructions, from `rip` to the VMMCALL behind them.
     fn run(&mut self, cpu: &mut Cpu<'_>, machine: &mut Machine, rip: u64, at: u64) -> Came {
         self.vmcb.save.rip = rip;
-        self.registers.rbx = at;
-        self.registers.rcx = u64::from(PLANTED);
+        self.registers.general.rbx = at;
+        self.registers.general.rcx = u64::from(PLANTED);
         self.vmcb.control.tlb_control = u32::from(core::mem::take(&mut machine.flush_due));
         cpu.run(&mut self.vmcb, &mut self.registers);
         match self.vmcb.control.exit() {
@@ -145,14 +147,14 @@ type Bare<'b> = BarePlatform<'b, Machine, POOL, 2>;
 /// The test, in [`FRAMES`] frames from `first` on.
 pub(crate) fn run(cpu: &mut Cpu<'_>, memory: Identity, first: u64) -> Result<(), &'static str> {
     let places = Places { guest: first, manager: first + GUEST_PAGES };
-    let (slots, owners) = ([const { Slot::new() }; 2], [const { Owner::new() }; OWNERS]);
+    let slots = [const { Slot::new() }; 2];
     let leases = [const { Lease::new() }; 2];
     let vm = Vm::new(VmConfig {
         number: VmNumber(0),
         epoch: Epoch(1),
         pages: GUEST_PAGES,
         slots: &slots,
-        frames: Frames::new(&owners),
+        frames: Frames::new(&OWNERS),
         leases: Leases::new(&leases),
         masks: &[],
         replicas_max: 1,
@@ -178,8 +180,6 @@ pub(crate) fn run(cpu: &mut Cpu<'_>, memory: Identity, first: u64) -> Result<(),
     two_views(cpu, &vm, &mut platform, &places)
 }
 
-/// As many frames as the core keeps owners for here: 4 MiB.
-const OWNERS: usize = 1024;
 const EMPTY: &str = "no frame is left for a table";
 
 /// Accepts and fills the guest's pages, and lets the VM run.

@@ -2,15 +2,19 @@
 
 #![expect(unsafe_code, reason = "there is nothing below this but the machine")]
 
+use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
 
+use frontend_bare::linux::{self, Bytes};
 use frontend_bare::memory::{ENTRIES, HostMemory};
+use frontend_bare::switched::{Extended, Switched};
 use frontend_bare::vmcb::{Vmcb, efer};
 use view_core::{Frame, Page};
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
 use x86_64::instructions::tables::{lidt, load_tss};
+use x86_64::registers::control::Cr4;
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
@@ -26,8 +30,9 @@ global_asm!(
 unsafe extern "C" {
     static image_start: u8;
     static image_end: u8;
+    static mut all_states: u64;
     static trap_stubs: [[u8; 16]; VECTORS];
-    fn run_guest(vmcb: *mut Vmcb, registers: *mut Registers, host: *mut Vmcb);
+    fn run_guest(vmcb: *mut Vmcb, switched: *mut Switched, host: *mut Vmcb);
 }
 
 /// How many vectors the CPU keeps for itself.
@@ -127,6 +132,45 @@ pub(crate) fn in_byte(port: u16) -> u8 {
     byte
 }
 
+/// Writes two bytes to a port.
+pub(crate) fn out_half(port: u16, half: u16) {
+    // SAFETY: as above.
+    unsafe { asm!("out dx, ax", in("dx") port, in("ax") half, options(nomem, nostack)) }
+}
+
+/// Reads two bytes from a port.
+pub(crate) fn in_half(port: u16) -> u16 {
+    let half;
+    // SAFETY: as above.
+    unsafe { asm!("in ax, dx", in("dx") port, out("ax") half, options(nomem, nostack)) }
+    half
+}
+
+/// Reads four bytes from a port.
+pub(crate) fn in_word(port: u16) -> u32 {
+    let word;
+    // SAFETY: as above.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") word, options(nomem, nostack)) }
+    word
+}
+
+/// Bytes from the CPU's source of randomness, which who calls has seen that there is (the manual,
+/// volume 3, RDRAND: the carry flag says whether there was one).
+pub(crate) fn random() -> [u8; 16] {
+    let mut words = [0_u64; 2];
+    for word in &mut words {
+        let mut drawn: u8 = 0;
+        while drawn == 0 {
+            // SAFETY: writes two registers.
+            unsafe {
+                asm!("rdrand {0}", "setc {1}", out(reg) *word, out(reg_byte) drawn,
+                    options(nomem, nostack));
+            }
+        }
+    }
+    zerocopy::transmute!(words)
+}
+
 /// Reads a model-specific register that the CPU has.
 pub(crate) fn read_msr(number: u32) -> u64 {
     let (low, high): (u32, u32);
@@ -137,38 +181,12 @@ pub(crate) fn read_msr(number: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-fn write_msr(number: u32, value: u64) {
+/// Writes a model-specific register that the CPU has, as the monitor's callers may.
+pub(crate) fn write_msr(number: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
-    // SAFETY: only the two registers below are written, with values that the manual allows.
+    // SAFETY: what is written is EFER, the save area's address, or checked by the library.
     unsafe { asm!("wrmsr", in("ecx") number, in("eax") low, in("edx") high, options(nostack)) }
 }
-
-/// The registers that VMRUN does not switch, but for RAX and RSP, which it does.
-#[derive(Clone)]
-#[repr(C, align(16))]
-pub(crate) struct Registers {
-    pub(crate) rbx: u64,
-    pub(crate) rcx: u64,
-    pub(crate) rdx: u64,
-    pub(crate) rsi: u64,
-    pub(crate) rdi: u64,
-    pub(crate) rbp: u64,
-    pub(crate) r8_to_r15: [u64; 8],
-    spare: [u64; 2],
-    vectors: [u8; 512],
-}
-
-impl Default for Registers {
-    fn default() -> Self {
-        let mut vectors = [0; 512];
-        vectors[..2].copy_from_slice(&0x037f_u16.to_le_bytes()); // the x87 unit's control word
-        vectors[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes()); // MXCSR
-        let (rbx, rcx, rdx, rsi, rdi, rbp) = (0, 0, 0, 0, 0, 0);
-        Self { rbx, rcx, rdx, rsi, rdi, rbp, r8_to_r15: [0; 8], spare: [0; 2], vectors }
-    }
-}
-
-const _: () = assert!(core::mem::offset_of!(Registers, vectors) == 128);
 
 /// This CPU, ready to run guests.
 pub(crate) struct Cpu<'c> {
@@ -182,6 +200,7 @@ impl<'c> Cpu<'c> {
     /// Turns SVM on (APM volume 2, sections 15.4 and 15.30.4). Who calls has seen that there is
     /// one.
     pub(crate) fn new(saved: &'c mut Page, host: &'c mut Vmcb) -> Self {
+        save_all_states();
         write_msr(EFER, read_msr(EFER) | efer::SVME);
         write_msr(VM_HSAVE_PA, saved.bytes().as_ptr() as u64);
         // SAFETY: a whole page, which nobody else has.
@@ -190,11 +209,30 @@ impl<'c> Cpu<'c> {
     }
 
     /// Runs a guest until it comes back. Its nested tables lead to no frame of this image.
-    pub(crate) fn run(&mut self, vmcb: &mut Vmcb, registers: &mut Registers) {
+    pub(crate) fn run(&mut self, vmcb: &mut Vmcb, switched: &mut Switched) {
         // SAFETY: all three are whole and ours alone; what the guest itself reaches is memory that
         // no Rust object is in.
-        unsafe { run_guest(vmcb, registers, self.host) }
+        unsafe { run_guest(vmcb, switched, self.host) }
     }
+}
+
+/// Has XSAVE save all that the CPU has, if it has XSAVE (the manual, volume 2, 11.5). What does not
+/// fit [`Extended`] is left off; nobody above can turn it on then, since XCR0 is the CPU's.
+fn save_all_states() {
+    const OSXSAVE: u64 = 1 << 18;
+    if __cpuid(1).ecx & 1 << 26 == 0 {
+        return;
+    }
+    let leaf = __cpuid_count(0xd, 0);
+    assert!(leaf.ecx as usize <= Extended::BYTES, "the CPU's state is larger than the room for it");
+    // SAFETY: the bit exists; code that saves and restores all states is in run.s.
+    unsafe { Cr4::write_raw(Cr4::read_raw() | OSXSAVE) }
+    let (low, high) = (leaf.eax, leaf.edx);
+    // SAFETY: exactly what CPUID says that XCR0 can have.
+    unsafe { asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nostack)) }
+    let states = &raw mut all_states;
+    // SAFETY: nothing else runs, and the assembly reads it only while guests are switched.
+    unsafe { states.write(u64::from(high) << 32 | u64::from(low)) }
 }
 
 const EFER: u32 = 0xc000_0080;
@@ -235,6 +273,25 @@ impl Identity {
         let number = frame.number();
         let fine = number != 0 && number < self.end && !own_frames().contains(&number);
         fine.then_some((number << 12) as *mut u8)
+    }
+}
+
+impl linux::Memory for Identity {
+    fn copy(&mut self, from: Bytes, to: u64) {
+        for offset in 0..from.size {
+            let byte = ((from.address + offset) as *const u8, (to + offset) as *mut u8);
+            // SAFETY: the plan keeps both out of the monitor's frames and below 4 GiB.
+            let value = unsafe { byte.0.read_volatile() };
+            // SAFETY: as above.
+            unsafe { byte.1.write_volatile(value) }
+        }
+    }
+
+    fn write(&mut self, to: u64, bytes: &[u8]) {
+        for (at, byte) in (to..).zip(bytes) {
+            // SAFETY: as above.
+            unsafe { (at as *mut u8).write_volatile(*byte) }
+        }
     }
 }
 
