@@ -16,8 +16,8 @@ use frontend_bare::vmcb::{ControlArea, Intercept, Intercepts, Segment, Vmcb, efe
 use view_core::key::{RootKey, Salt};
 use view_core::whitelist::{Lease, Leases};
 use view_core::{
-    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Page, Perm, Plan, Refused, Request, Slot,
-    Target, Vm, VmConfig, VmId, VmNumber,
+    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Page, Perm, Plan, Refused, Request, Slot, Target,
+    Vm, VmConfig, VmId, VmNumber,
 };
 
 use crate::console::say;

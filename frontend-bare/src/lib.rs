@@ -6,21 +6,29 @@
 
 #![no_std]
 
+pub mod calls;
 pub mod ciphers;
+pub mod context;
 pub mod desk;
 pub mod entry_check;
 pub mod exit_code;
 pub mod general;
+pub mod guest_walk;
 pub mod hypervisor_table;
+pub mod instruction;
+pub mod launched;
 pub mod linux;
 pub mod machine;
 pub mod memory;
 pub mod monitor;
+mod own_answer;
 pub mod payload;
 pub mod permission_map;
 pub mod platform;
 pub mod pool;
+mod row;
 pub mod start_info;
+pub mod stopped;
 pub mod switched;
 pub mod table;
 pub mod veiled;

@@ -17,11 +17,13 @@ use crate::machine::Machine;
 use crate::permission_map::insisted::Whom;
 use crate::permission_map::{IoMap, MsrMap};
 use crate::platform::Staging;
-use crate::switched::Switched;
+use crate::stopped::Stopped;
+use crate::switched::{Extended, Switched};
 use crate::table::NestedTable;
 use crate::veiled::{Storage, Veiled};
 use crate::vmcb::{ControlArea, Event, EventKind, Intercept, Intercepts, TlbControl, Vmcb};
 
+mod calls;
 mod counts;
 mod guest;
 mod hypervisor;
@@ -74,6 +76,9 @@ pub struct Monitor<'m> {
     /// Whose proposals the shadow has.
     shadowed: Option<(Frame, u32)>,
     launched: [Option<Launched<'m>>; GUESTS],
+    /// Control blocks of guests that were ended while the hypervisor ran: it learns of it when it
+    /// enters them.
+    ended: [Option<Frame>; GUESTS],
     epoch: Epoch,
     counts: Counts,
     /// How many lines were said of what is refused: a hypervisor does not flood the console.
@@ -86,6 +91,13 @@ struct Launched<'m> {
     memory: Veiled<'m>,
     /// Where the hypervisor has the control block of the virtual CPU.
     block: Frame,
+    /// The root of the tables that the hypervisor had for it last.
+    root: Frame,
+    /// Its registers, while the hypervisor is to answer an exit.
+    stopped: Option<Stopped>,
+    /// With these.
+    extended: Extended,
+    xcr0: u64,
 }
 
 /// Who runs.
@@ -105,6 +117,8 @@ struct Entered {
     io_map: Frame,
     msr_map: Frame,
     tables: HypervisorTable,
+    /// XCR0 as the hypervisor left it.
+    xcr0: u64,
     /// Which launched guest it is, if it is one.
     launched: Option<usize>,
 }
@@ -188,6 +202,7 @@ impl<'m> Monitor<'m> {
             maps: Maps::new(),
             shadowed: None,
             launched: [const { None }; GUESTS],
+            ended: [None; GUESTS],
             epoch: Epoch(0),
             counts: Counts::new(),
             refusals: 0,

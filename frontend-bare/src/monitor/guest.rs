@@ -1,25 +1,46 @@
 //! What a guest comes out for.
 
-use view_core::{Gfn, Perm, Target, VmNumber};
+use view_core::page_table::PageNumbers;
+use view_core::{Gfn, PageState, Perm, Target, VmNumber};
+use zerocopy::FromZeros;
 
 use super::{Entered, Level, Monitor};
+use crate::calls;
 use crate::exit_code::ExitCode;
+use crate::general::General;
+use crate::guest_walk::GuestMemory;
 use crate::machine::Machine;
+use crate::memory::ENTRIES;
 use crate::permission_map::{IoAccess, MsrAccess};
+use crate::stopped::{Resumed, Stopped};
+use crate::switched::Extended;
+use crate::veiled::{self, Veiled};
 use crate::vmcb::{Event, EventKind, Intercept, Vmcb};
 
 /// Bits of what a nested page fault says (the manual, 15.25.6).
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
+/// A write of the guest itself, not of its tables' walk, to a page that is not there.
+const MISSING: u64 = 1 << 32 | 1 << 2 | WRITE;
 
 impl<'m> Monitor<'m> {
     pub(super) fn on_guest_exit<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
-        match self.guest.control.exit() {
+        let exit = self.guest.control.exit();
+        if exit == ExitCode::By(Intercept::Vmmcall) && calls::is_ours(self.guest.save.rax) {
+            return self.on_call(machine, entered);
+        }
+        if let Some(number) = entered.launched {
+            return self.on_launched_exit(machine, entered, number);
+        }
+        match exit {
             ExitCode::NestedPageFault => self.on_shadow_fault(machine, entered),
             ExitCode::By(by) if self.is_for_hypervisor(machine, entered, by) => {
                 self.reflect(machine, entered);
             }
-            ExitCode::By(_) => self.raise_in_guest(),
+            // The guest may not do this, and the hypervisor does not care.
+            ExitCode::By(_) => {
+                self.guest.control.event = Event::new(EventKind::Exception, 6, None);
+            }
             ExitCode::AvicIncompleteIpi
             | ExitCode::AvicUnaccelerated
             | ExitCode::Vmgexit
@@ -46,9 +67,122 @@ impl<'m> Monitor<'m> {
         }
     }
 
-    /// The guest may not do this, and the hypervisor does not care.
-    fn raise_in_guest(&mut self) {
-        self.guest.control.event = Event::new(EventKind::Exception, 6, None);
+    fn on_launched_exit<M: Machine>(&mut self, machine: &mut M, entered: &Entered, number: usize) {
+        if self.guest.control.exit() != ExitCode::NestedPageFault {
+            return self.hide(machine, entered, (number, crate::stopped::Touched::Device));
+        }
+        let pages = self.launched[number].as_ref().map_or(0, |guest| guest.memory.pages());
+        let gfn = self.guest.control.exit_info_2 >> 12;
+        match Gfn::new(gfn).ok().filter(|_| gfn < pages) {
+            Some(gfn) => self.on_touch(machine, entered, (number, gfn)),
+            None => self.hide(machine, entered, (number, crate::stopped::Touched::Device)),
+        }
+    }
+
+    /// A launched guest touched a page that its own tables do not lead to.
+    fn on_touch<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        entered: &Entered,
+        (number, gfn): (usize, Gfn),
+    ) {
+        let Some(guest) = self.launched[number].as_mut() else {
+            return self.reflect_shutdown(machine, entered);
+        };
+        let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
+        match guest.memory.touched(&mut desk, &entered.tables, gfn) {
+            Ok(veiled::Touched::Mapped) => {
+                self.guest.control.event = super::hypervisor::again(self.guest.control.exit_event);
+            }
+            Ok(veiled::Touched::NeedsFrame) => self.ask_for_frame(machine, entered, gfn),
+            Err(broken) => {
+                self.stop(machine, number, format_args!("{broken}"));
+                self.reflect_shutdown(machine, entered);
+            }
+        }
+    }
+
+    /// Has the hypervisor propose a frame for a page, as if the guest had written there.
+    pub(super) fn ask_for_frame<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        entered: &Entered,
+        gfn: Gfn,
+    ) {
+        let control = &mut self.guest.control;
+        if control.exit() != ExitCode::NestedPageFault {
+            control.exit_event = Event::NONE;
+        }
+        control.exit_code = ExitCode::NestedPageFault.raw();
+        (control.exit_info_1, control.exit_info_2) = (MISSING, gfn.number() << 12);
+        match entered.launched {
+            Some(number) => {
+                self.hide(machine, entered, (number, crate::stopped::Touched::Memory));
+            }
+            None => self.reflect(machine, entered),
+        }
+    }
+
+    /// Keeps a launched guest's registers, and shows the hypervisor what it needs of the exit; or
+    /// answers itself.
+    fn hide<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        entered: &Entered,
+        (number, touched): (usize, crate::stopped::Touched),
+    ) {
+        let Some(guest) = self.launched[number].as_mut() else {
+            return self.reflect_shutdown(machine, entered);
+        };
+        let address_bits = self.setting.address_bits;
+        let read = |address| read(&guest.memory, machine, address);
+        let Vmcb { control, save } = &self.guest;
+        let general = &self.switched.general;
+        let mut memory = GuestMemory { address_bits, read };
+        let stopped = match Stopped::new(control, save, general, &mut memory, touched) {
+            Ok(stopped) => stopped,
+            Err(no_row) => {
+                self.stop(machine, number, format_args!("{no_row}"));
+                return self.reflect_shutdown(machine, entered);
+            }
+        };
+        if let Some(resumed) = stopped.own_answer(super::vmrun::EFER) {
+            return self.go_on(machine, resumed);
+        }
+        core::mem::swap(&mut guest.extended, &mut self.switched.extended);
+        self.switched.extended = Extended::initial();
+        guest.xcr0 = core::mem::replace(&mut self.switched.xcr0, entered.xcr0);
+        stopped.show(&mut self.guest.control, &mut self.guest.save, &mut self.switched.general);
+        guest.stopped = Some(stopped);
+        self.reflect(machine, entered);
+    }
+
+    /// A launched guest goes on with this.
+    pub(super) fn go_on<M: Machine>(&mut self, machine: &mut M, mut resumed: Resumed) {
+        let control = &mut self.guest.control;
+        control.event = resumed.event;
+        control.interrupt_state = u64::from(resumed.in_shadow);
+        core::mem::swap(&mut self.guest.save, &mut resumed.save);
+        core::mem::swap(&mut self.switched.general, &mut resumed.general);
+        if let Some(xcr0) = resumed.xcr0 {
+            if is_xcr0(xcr0, machine.cpuid(0xd, 0)) {
+                self.switched.xcr0 = xcr0;
+            } else {
+                control.event = Event::new(EventKind::Exception, 13, Some(0));
+            }
+        }
+    }
+
+    /// The guest is gone: to the hypervisor its CPU has shut down, and nothing is left of it.
+    pub(super) fn reflect_shutdown<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
+        self.guest.control.exit_code = ExitCode::By(Intercept::Shutdown).raw();
+        (self.guest.control.exit_info_1, self.guest.control.exit_info_2) = (0, 0);
+        (self.guest.control.exit_event, self.guest.control.next_rip) = (Event::NONE, 0);
+        self.guest.save.zero();
+        self.switched.general = General::ZERO;
+        self.switched.extended = Extended::initial();
+        self.switched.xcr0 = entered.xcr0;
+        self.reflect(machine, entered);
     }
 
     /// A guest that is not launched touched a page that the shadow does not lead to.
@@ -69,8 +203,7 @@ impl<'m> Monitor<'m> {
         if !desk.is_readable(found.frame) {
             let frame = found.frame.number();
             self.refuse(machine, format_args!("a guest's page in frame {frame:#x}"));
-            self.guest.control.exit_code = ExitCode::By(Intercept::Shutdown).raw();
-            return self.reflect(machine, entered);
+            return self.reflect_shutdown(machine, entered);
         }
         // Written pages only are shown as writable, so that the hypervisor's dirty bits are right.
         let perm = if write { Perm::ReadWrite } else { Perm::Read };
@@ -82,11 +215,12 @@ impl<'m> Monitor<'m> {
         self.guest.control.event = super::hypervisor::again(self.guest.control.exit_event);
     }
 
-    /// Hands the exit to the hypervisor.
-    pub(super) fn reflect<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
+    /// Hands the exit to the hypervisor, as it is in the guest's control block by now.
+    fn reflect<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
         self.level = Level::Hypervisor;
         self.set_interrupts(false);
         self.skip(3);
+        self.hypervisor.save.take_vmload_state(&self.guest.save);
         let desk = super::desk(&mut self.setting, &mut self.staging, machine);
         if !desk.is_readable(entered.block) {
             return;
@@ -102,6 +236,30 @@ impl<'m> Monitor<'m> {
         to.event = Event::NONE;
         block.save = self.guest.save.clone();
         desk.machine.write(entered.block, &page);
-        self.hypervisor.save.take_vmload_state(&self.guest.save);
     }
+}
+
+/// Eight bytes of a launched guest's memory, as it has it itself.
+fn read(guest: &Veiled<'_>, machine: &impl Machine, address: u64) -> Option<u64> {
+    let gfn = Gfn::new(address >> 12).ok()?;
+    let resident = |state: &PageState| {
+        matches!(state, PageState::Private | PageState::Replica | PageState::Open { .. })
+    };
+    guest.vm().state(gfn).filter(resident)?;
+    let frame = guest.vm().frame(gfn)?;
+    Some(machine.entry(frame, (address >> 3) as usize % ENTRIES))
+}
+
+/// Whether XCR0 may have this value on a CPU whose CPUID function Dh says this (the manual, 11.5.2).
+fn is_xcr0(value: u64, [low, _, _, high]: [u32; 4]) -> bool {
+    const X87: u64 = 1;
+    const SSE: u64 = 1 << 1;
+    const AVX: u64 = 1 << 2;
+    const AVX_512: u64 = 0b111 << 5;
+    let offered = u64::from(high) << 32 | u64::from(low);
+    let is_whole = |part: u64, whole: u64| value & part == 0 || value & whole == whole;
+    value & X87 != 0
+        && value & !offered == 0
+        && is_whole(AVX, SSE | AVX)
+        && is_whole(AVX_512, AVX_512 | AVX)
 }

@@ -128,6 +128,7 @@ impl<'m> Monitor<'m> {
             let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
             let looked = guest.map(|guest| guest.memory.looked_at(&mut desk, (gfn, frame), write));
             if let Some(Err(broken)) = looked {
+                self.ended[number] = self.launched[number].as_ref().map(|guest| guest.block);
                 self.stop(machine, number, format_args!("{broken}"));
             }
             // A page that was left to it is memory like any other.

@@ -3,25 +3,34 @@
 
 use core::fmt;
 
+use view_core::registers::Changed;
 use view_core::{Frame, Frames};
 
 use super::{Entered, Launched, Level, Monitor, insisted_of_guests};
 use crate::entry_check::{Entry, Offer};
 use crate::exit_code::ExitCode;
 use crate::hypervisor_table::HypervisorTable;
+use crate::launched;
 use crate::machine::Machine;
+use crate::stopped::Refused;
 use crate::table::Levels;
-use crate::vmcb::{ControlArea, Event, TlbControl, Vmcb, cr4, efer};
+use crate::vmcb::{ControlArea, Event, Intercept, TlbControl, Vmcb, cr4, efer};
 
 /// Bits of CR4 that guests may set: all that had a name when this was written, but for shadow
 /// stacks (the manual, 3.1.3).
 const CR4: u64 = 0x7f_1fff & !(1 << 13 | 1 << 14 | 1 << 15 | 1 << 19);
 
 /// Bits of EFER that guests may set (the manual, 3.1.7).
-const EFER: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE | 0x3 << 13 | 1 << 15 | 1 << 21;
+pub(super) const EFER: u64 =
+    efer::SCE | efer::LME | efer::LMA | efer::NXE | 0x3 << 13 | 1 << 15 | 1 << 21;
 
 /// Clean bit: the maps of ports and MSRs are as they were (the manual, 15.15.3).
 const MAPS_ARE_CLEAN: u32 = 1 << 1;
+
+/// There is no guest any more that could be entered.
+struct Gone;
+
+const SHUT_DOWN: ExitCode = ExitCode::By(Intercept::Shutdown);
 
 impl<'m> Monitor<'m> {
     /// What is offered to the hypervisor, at this moment.
@@ -41,33 +50,29 @@ impl<'m> Monitor<'m> {
     }
 
     pub(super) fn vmrun<M: Machine>(&mut self, machine: &mut M) {
+        let xcr0 = self.switched.xcr0;
         let Some(block) = self.operand(machine, "VMRUN") else { return };
         let mut asked = Vmcb::of_page(&self.desk(machine).copy(block)).clone();
         asked.save.take_vmload_state(&self.hypervisor.save);
-        let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
-        let launched = self.launched.iter().position(is_of);
-        let launched = match launched {
-            Some(number) => match self.restore(machine, number, &mut asked) {
-                true => Some(number),
-                false => return self.fail_entry(machine, block),
-            },
-            None => None,
+        let launched = match self.resume(machine, block, &mut asked) {
+            Ok(launched) => launched,
+            Err(Gone) => return self.fail_entry(machine, block, SHUT_DOWN),
         };
         let checked = self.offer(machine).check(&asked);
         match checked {
-            Ok(entry) => self.enter(machine, (block, launched), (&asked, &entry)),
+            Ok(entry) => self.enter(machine, (block, launched, xcr0), (&asked, &entry)),
             Err(error) => {
                 self.refuse(machine, format_args!("VMRUN: {:?}: {:?}", error.field, error.why));
-                self.fail_entry(machine, block);
+                self.fail_entry(machine, block, ExitCode::Invalid);
             }
         }
     }
 
-    /// VMRUN did not accept the block: the guest did not run.
-    fn fail_entry<M: Machine>(&mut self, machine: &mut M, block: Frame) {
+    /// The guest did not run: VMRUN did not accept the block, or there is no guest any more.
+    fn fail_entry<M: Machine>(&mut self, machine: &mut M, block: Frame, why: ExitCode) {
         let mut page = self.desk(machine).copy(block);
         let control = &mut Vmcb::of_page_mut(&mut page).control;
-        control.exit_code = ExitCode::Invalid.raw();
+        control.exit_code = why.raw();
         machine.write(block, &page);
         self.set_interrupts(false);
         self.skip(3);
@@ -76,7 +81,7 @@ impl<'m> Monitor<'m> {
     fn enter<M: Machine>(
         &mut self,
         machine: &mut M,
-        (block, launched): (Frame, Option<usize>),
+        (block, launched, xcr0): (Frame, Option<usize>, u64),
         (asked, entry): (&Vmcb, &Entry),
     ) {
         self.join_maps(machine, entry, asked.control.clean);
@@ -98,7 +103,10 @@ impl<'m> Monitor<'m> {
             machine.flush();
         }
         let mut control = Vmcb::zeroed().control;
-        control.intercepts = wanted.or(insisted_of_guests());
+        control.intercepts = match launched {
+            Some(_) => launched::intercepts(&wanted),
+            None => wanted.or(insisted_of_guests()),
+        };
         control.pause_filter_count = asked.control.pause_filter_count;
         control.pause_filter_threshold = asked.control.pause_filter_threshold;
         control.tsc_offset = asked.control.tsc_offset;
@@ -112,7 +120,7 @@ impl<'m> Monitor<'m> {
         self.guest.control = control;
         self.guest.save = asked.save.clone();
         let (io_map, msr_map) = (entry.io_map, entry.msr_map);
-        let entered = Entered { block, wanted, io_map, msr_map, tables, launched };
+        let entered = Entered { block, wanted, io_map, msr_map, tables, xcr0, launched };
         self.level = Level::Guest(entered);
     }
 
@@ -137,11 +145,52 @@ impl<'m> Monitor<'m> {
         }
     }
 
-    /// Puts back what a launched guest had when it came out. False if the hypervisor changed
-    /// something that it may not: then there is no such guest any more.
-    fn restore<M: Machine>(&mut self, machine: &mut M, number: usize, asked: &mut Vmcb) -> bool {
-        let _ = (machine, number, asked);
-        true
+    /// Puts back what a launched guest had when it came out, if this is one's control block.
+    fn resume<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        block: Frame,
+        asked: &mut Vmcb,
+    ) -> Result<Option<usize>, Gone> {
+        if let Some(ended) = self.ended.iter_mut().find(|ended| **ended == Some(block)) {
+            *ended = None;
+            return Err(Gone);
+        }
+        let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
+        let Some(number) = self.launched.iter().position(is_of) else { return Ok(None) };
+        let Some(guest) = self.launched[number].as_mut() else { return Ok(None) };
+        let stopped = guest.stopped.take().ok_or(Gone)?;
+        let root = Frame::new(asked.control.nested_cr3 >> 12).ok();
+        let is_another = root != Some(core::mem::replace(&mut guest.root, root.unwrap_or(block)));
+        let general = &self.switched.general;
+        let resumed = if self.switched.extended.is_initial() {
+            stopped.resume(&asked.control, &asked.save, general)
+        } else {
+            Err(Refused::Changed(Changed("extended")))
+        };
+        match resumed {
+            Ok(resumed) => {
+                let guest = (&mut guest.extended, guest.xcr0);
+                core::mem::swap(guest.0, &mut self.switched.extended);
+                self.switched.xcr0 = guest.1;
+                self.go_on(machine, resumed);
+                asked.save = self.guest.save.clone();
+                asked.control.event = self.guest.control.event;
+                asked.control.interrupt_state = self.guest.control.interrupt_state;
+                Ok(Some(number))
+            }
+            // Another guest was made where this one's was: it does not come back.
+            Err(_) if is_another => {
+                machine.say(format_args!("monitor: guest {number} was given up"));
+                self.end_guest(machine, number);
+                Ok(None)
+            }
+            Err(refused) => {
+                machine.say(format_args!("monitor: guest {number} is stopped: {refused}"));
+                self.end_guest(machine, number);
+                Err(Gone)
+            }
+        }
     }
 
     /// Ends a launched guest, and says why.
