@@ -7,14 +7,21 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod context;
 pub mod entry_check;
 pub mod exit_code;
 pub mod general;
+pub mod guest_walk;
+pub mod instruction;
+pub mod launched;
 pub mod memory;
+mod own_answer;
 pub mod permission_map;
 pub mod platform;
 pub mod pool;
+mod row;
 pub mod start_info;
+pub mod stopped;
 pub mod table;
 pub mod views;
 pub mod vmcb;
