@@ -334,7 +334,7 @@ fn event(event: Event, is_in_64_bit_mode: bool) -> Result<Option<Event>, EntryEr
 const PAGE: u64 = view_core::PAGE_SIZE as u64;
 
 /// Kinds of memory that a byte of the PAT may name (the manual, 7.8.1).
-const PAT_KINDS: [u8; 6] = [0, 1, 4, 5, 6, 7];
+pub(crate) const PAT_KINDS: [u8; 6] = [0, 1, 4, 5, 6, 7];
 
 /// Exceptions by their vectors (the manual, 8.2), without those of shadow stacks and of encrypted
 /// guests. 2 is the NMI, which is not one.

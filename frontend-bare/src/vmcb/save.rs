@@ -150,6 +150,10 @@ pub mod cr4 {
     pub const PAE: u64 = 1 << 5;
     /// Page tables of five levels.
     pub const LA57: u64 = 1 << 12;
+    /// The operating system manages what XSAVE saves.
+    pub const OSXSAVE: u64 = 1 << 18;
+    /// Keys of pages.
+    pub const PKE: u64 = 1 << 22;
     /// Shadow stacks.
     pub const CET: u64 = 1 << 23;
 }
