@@ -116,7 +116,8 @@ impl<'m> Monitor<'m> {
         control.nested_features = ControlArea::NESTED_PAGING;
         control.event = entry.event.unwrap_or(Event::NONE);
         control.nested_cr3 = nested_cr3;
-        control.next_rip = asked.control.next_rip;
+        // Not every CPU writes it at exits: what is in there then is what was left here.
+        control.next_rip = if launched.is_none() { asked.control.next_rip } else { 0 };
         self.guest.control = control;
         self.guest.save = asked.save.clone();
         let (io_map, msr_map) = (entry.io_map, entry.msr_map);
