@@ -1,15 +1,15 @@
 //! What a guest asks of the monitor: by VMMCALL, at privilege level 0, which comes out before the
 //! hypervisor sees it.
 //!
-//! RAX has the number of the call, RBX, RCX and RDX its operands; RAX has the answer afterwards, and
-//! all other registers are as they were. Without the monitor the hypervisor answers: KVM with
+//! RAX has the number of the call, RBX, RCX and RDX its operands; RAX has the answer afterwards,
+//! and all other registers are as they were. Without the monitor the hypervisor answers: KVM with
 //! -1000, which is no answer of these.
 
 /// The guest is to be launched: RBX is the first page of its image, RCX how many pages that has,
 /// RDX how many the guest has in all.
 pub const LAUNCH: u64 = 0x5056_0001;
-/// The page RBX is opened to the hypervisor: RCX is 1 to be read, 3 to be read and written; RDX is 0
-/// until it is closed, or 1 until the hypervisor first drops its mapping.
+/// The page RBX is opened to the hypervisor: RCX is 1 to be read, 3 to be read and written; RDX is
+/// 0 until it is closed, or 1 until the hypervisor first drops its mapping.
 pub const SHARE: u64 = 0x5056_0002;
 /// The page RBX is closed.
 pub const UNSHARE: u64 = 0x5056_0003;

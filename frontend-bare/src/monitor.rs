@@ -1,7 +1,7 @@
 //! The monitor: what it does when whoever runs above it comes out.
 //!
-//! There are two levels above: the hypervisor, and a guest of the hypervisor's. Both run by VMRUN of
-//! the monitor's; the hypervisor's own VMRUN comes out and is carried out here (nested
+//! There are two levels above: the hypervisor, and a guest of the hypervisor's. Both run by VMRUN
+//! of the monitor's; the hypervisor's own VMRUN comes out and is carried out here (nested
 //! virtualisation: the manual, chapter 15, where it says what each instruction does). All decisions
 //! are made on the monitor's own copies; the [machine](Machine) acts.
 

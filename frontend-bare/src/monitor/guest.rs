@@ -250,7 +250,8 @@ fn read(guest: &Veiled<'_>, machine: &impl Machine, address: u64) -> Option<u64>
     Some(machine.entry(frame, (address >> 3) as usize % ENTRIES))
 }
 
-/// Whether XCR0 may have this value on a CPU whose CPUID function Dh says this (the manual, 11.5.2).
+/// Whether XCR0 may have this value, given what CPUID function Dh says of the CPU (the manual,
+/// 11.5.2).
 fn is_xcr0(value: u64, [low, _, _, high]: [u32; 4]) -> bool {
     const X87: u64 = 1;
     const SSE: u64 = 1 << 1;
