@@ -97,6 +97,10 @@ impl Machine for Below {
         }
     }
 
+    fn ticks(&self) -> u64 {
+        sys::ticks()
+    }
+
     fn random(&mut self) -> [u8; 16] {
         sys::random()
     }

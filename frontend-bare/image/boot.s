@@ -62,6 +62,7 @@ boot_gigabytes:
     .quad boot_pages + 0x2003
     .quad boot_pages + 0x3003
     .fill 508, 8, 0
+.global boot_pages
 boot_pages:
     .set page, 0
     .rept 2048
@@ -82,6 +83,7 @@ start_info:
 
 .section .bss.boot, "aw", @nobits
 .balign 4096
-boot_stack:
+.global boot_stack
+boot_stack:                      /* its first page is taken away before it is used up */
     .skip 0x100000
 boot_stack_top:

@@ -114,7 +114,7 @@ pub(crate) fn run(
         }
     };
     monitor.scrub(&mut below);
-    say(format_args!("monitor: {end}; exits: {}", monitor.counts()));
+    say(format_args!("monitor: {end}; work: {}", monitor.counts()));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "there is nothing below this but the machine")]
 
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
 use core::arch::{asm, global_asm};
 use core::panic::PanicInfo;
 
@@ -30,6 +30,8 @@ global_asm!(
 unsafe extern "C" {
     static image_start: u8;
     static image_end: u8;
+    static boot_stack: u8;
+    static mut boot_pages: u8;
     static mut all_states: u64;
     static trap_stubs: [[u8; 16]; VECTORS];
     fn run_guest(vmcb: *mut Vmcb, switched: *mut Switched, host: *mut Vmcb);
@@ -152,6 +154,12 @@ pub(crate) fn in_word(port: u16) -> u32 {
     // SAFETY: as above.
     unsafe { asm!("in eax, dx", in("dx") port, out("eax") word, options(nomem, nostack)) }
     word
+}
+
+/// The time-stamp counter.
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: reads a register that every CPU with SVM has.
+    unsafe { _rdtsc() }
 }
 
 /// Bytes from the CPU's source of randomness, which who calls has seen that there is (the manual,
@@ -337,10 +345,33 @@ impl HostMemory for Identity {
     }
 }
 
+/// As many entries as a table has.
+#[repr(C, align(4096))]
+struct Table([u64; ENTRIES]);
+
+/// Takes the page below the stack away: what is too deep ends in a trap, not in what lies there.
+fn guard_stack() {
+    static mut SPLIT: Table = Table([0; ENTRIES]);
+    let guard = (&raw const boot_stack) as u64;
+    let first = guard >> 21 << 21;
+    let split = &raw mut SPLIT;
+    for (index, page) in (first..).step_by(4096).take(ENTRIES).enumerate() {
+        let entry = if page == guard { 0 } else { page | 3 };
+        // SAFETY: the loader comes here once, and there is no other reference.
+        unsafe { (*split).0[index] = entry }
+    }
+    let large = (&raw mut boot_pages).cast::<u64>().wrapping_add((guard >> 21) as usize);
+    // SAFETY: the entry of the large page that the guard is in; the table says the same of all
+    // other pages.
+    unsafe { large.write_volatile(split as u64 | 3) }
+    x86_64::instructions::tlb::flush_all();
+}
+
 /// Where the loader's entry ends up, with the address of its start info.
 #[unsafe(no_mangle)]
 extern "C" fn monitor_main(start_info: u32) -> ! {
     static mut TRAPS: Traps = Traps::new();
+    guard_stack();
     let traps = &raw mut TRAPS;
     // SAFETY: the loader comes here once, so there is no other reference.
     crate::monitor(u64::from(start_info), unsafe { &mut *traps })

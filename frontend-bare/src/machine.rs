@@ -25,6 +25,8 @@ pub trait Machine: Host {
     fn read_port(&mut self, access: IoAccess) -> u32;
     /// Writes to a device.
     fn write_port(&mut self, access: IoAccess, value: u32);
+    /// The time-stamp counter.
+    fn ticks(&self) -> u64;
     /// Bytes that nobody can guess.
     fn random(&mut self) -> [u8; 16];
     /// A line for whoever looks at the machine's console.

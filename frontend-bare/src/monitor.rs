@@ -29,7 +29,7 @@ mod guest;
 mod hypervisor;
 mod vmrun;
 
-pub use counts::Counts;
+pub use counts::{Cost, Counts, Work};
 
 /// How many launched guests there can be at once.
 pub const GUESTS: usize = 4;
@@ -222,6 +222,7 @@ impl<'m> Monitor<'m> {
             Level::Hypervisor => (&mut self.hypervisor, &maps.insisted_io, &maps.insisted_msr),
             Level::Guest(_) => (&mut self.guest, &maps.joined_io, &maps.joined_msr),
         };
+        self.counts.end(machine.ticks());
         let flush = if forgets { TlbControl::FlushAll } else { TlbControl::Nothing };
         vmcb.control.tlb_control = flush as u32;
         vmcb.control.io_map = core::ptr::from_ref(io_map).addr() as u64;
@@ -238,20 +239,22 @@ impl<'m> Monitor<'m> {
 
     /// Whoever ran came out.
     pub fn on_exit<M: Machine>(&mut self, machine: &mut M) -> Action {
+        let began = machine.ticks();
         match self.level {
             Level::Hypervisor => {
-                self.counts.note_hypervisor(self.hypervisor.control.exit());
+                let work = Work::Hypervisor(self.hypervisor.control.exit());
+                self.counts.begin(work, began);
                 self.on_hypervisor_exit(machine)
             }
             Level::Guest(entered) => {
-                self.counts.note_guest(self.guest.control.exit());
+                self.counts.begin(Work::Guest(self.guest.control.exit()), began);
                 self.on_guest_exit(machine, &entered);
                 Action::Enter
             }
         }
     }
 
-    /// How often either level came out, and why.
+    /// How often either level came out, why, and what that cost.
     pub const fn counts(&self) -> &Counts {
         &self.counts
     }

@@ -4,7 +4,7 @@ use view_core::registers::Registers;
 use view_core::whitelist::{Doorbell, DoorbellFact, Rule};
 use view_core::{Epoch, Gfn, PageState, Refused, VmNumber};
 
-use super::{Entered, GUESTS, Launched, Level, Monitor};
+use super::{Entered, GUESTS, Launched, Level, Monitor, Work};
 use crate::calls::{self, Answer};
 use crate::context::gather;
 use crate::launched;
@@ -24,6 +24,7 @@ enum Next {
 
 impl<'m> Monitor<'m> {
     pub(super) fn on_call<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
+        self.counts.turns_out(Work::Call);
         let next = match entered.launched {
             _ if self.guest.save.cpl != 0 => Next::Answer(Answer::Privilege),
             None if self.guest.save.rax == calls::LAUNCH => self.launch(machine, entered),

@@ -4,7 +4,7 @@ use view_core::page_table::PageNumbers;
 use view_core::{Gfn, PageState, Perm, Target, VmNumber};
 use zerocopy::FromZeros;
 
-use super::{Entered, Level, Monitor};
+use super::{Entered, Level, Monitor, Work};
 use crate::calls;
 use crate::exit_code::ExitCode;
 use crate::general::General;
@@ -92,6 +92,7 @@ impl<'m> Monitor<'m> {
         let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
         match guest.memory.touched(&mut desk, &entered.tables, gfn) {
             Ok(veiled::Touched::Mapped) => {
+                self.counts.turns_out(Work::TouchedPage);
                 self.guest.control.event = super::hypervisor::again(self.guest.control.exit_event);
             }
             Ok(veiled::Touched::NeedsFrame) => self.ask_for_frame(machine, entered, gfn),

@@ -2,7 +2,7 @@
 
 use view_core::{Frame, Ownership};
 
-use super::{Action, End, Exception, Monitor};
+use super::{Action, End, Exception, Monitor, Work};
 use crate::exit_code::ExitCode;
 use crate::machine::Machine;
 use crate::permission_map::{IoAccess, IoWidth};
@@ -123,6 +123,7 @@ impl<'m> Monitor<'m> {
     /// Lets the hypervisor reach a frame: as it is, or as far as it may.
     pub(super) fn show<M: Machine>(&mut self, machine: &mut M, frame: Frame, write: bool) {
         if let Some(Ownership::Owned(vm, gfn)) = self.setting.frames.owner(frame) {
+            self.counts.turns_out(if write { Work::LeftPage } else { Work::SealedPage });
             let number = usize::from(vm.0);
             let guest = self.launched.get_mut(number).and_then(Option::as_mut);
             let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
@@ -135,6 +136,8 @@ impl<'m> Monitor<'m> {
             if matches!(self.setting.frames.owner(frame), Some(Ownership::Owned(..))) {
                 return;
             }
+        } else {
+            self.counts.turns_out(Work::PlainPage);
         }
         if let Err(error) = self.desk(machine).show_plainly(frame) {
             self.refuse(machine, format_args!("frame {:#x}: {error:?}", frame.number()));
