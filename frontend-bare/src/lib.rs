@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod ciphers;
+pub mod cpuid;
 pub mod entry_check;
 pub mod exit_code;
 pub mod linux;

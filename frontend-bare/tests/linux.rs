@@ -283,6 +283,8 @@ fn what_cannot_be_placed_is_refused() {
     assert_eq!(initrd, no_room(Part::Initrd, huge));
     let long = planned(&[], |files| files.command_line.size = 2048);
     assert_eq!(long, Err(NoPlace::CommandLine { has: 2048, max: 2047 }));
+    assert!(planned(&[], |files| files.command_line.size = 2047).is_ok());
+    assert!(planned(&[], |files| files.kernel.size = 0x4000 - 15).is_ok(), "not padded");
     let short = planned(&[], |files| files.kernel.size = 0x4000 - 16);
     assert_eq!(short, Err(NoPlace::Truncated));
     assert_eq!(planned(&[], |files| files.kernel.size = 0x600), Err(NoPlace::Truncated));
@@ -367,12 +369,13 @@ proptest! {
         monitor in (0_u64..0x400, 0_u64..0x100),
         initrd in bytes(0x4_0000),
         code in bytes(0x1_0000),
-        line in bytes(100),
+        line in bytes(0x3000),
         pages in 1_u32..0x80,
     ) {
         let monitor = monitor.0..monitor.0 + monitor.1;
         let wanted = (pages * 4096).to_le_bytes();
-        let header = header(&[(0x260, &wanted), (0x230, &[0, 0x10, 0, 0]), (0x1f4, &[0; 4])]);
+        let page: Patch<'_> = (0x230, &[0, 0x10, 0, 0]);
+        let header = header(&[(0x260, &wanted), page, (0x1f4, &[0; 4]), (0x238, &[0, 0x40])]);
         let kernel = Bytes { size: code.size + 0x600, ..code };
         let files = Files { kernel, initrd: Some(initrd), command_line: line };
         let machine = Machine { ranges: &ranges, monitor: monitor.clone() };
@@ -385,6 +388,9 @@ proptest! {
                 let first = plan.tables..plan.command_line + line.size + 1;
                 let place = span(plan.initrd.unwrap());
                 let stays = place == span(initrd);
+                prop_assert_eq!(plan.descriptors, plan.tables + 0x6000);
+                prop_assert_eq!(plan.zero_page, plan.descriptors + 0x1000);
+                prop_assert_eq!(plan.command_line, plan.zero_page + 0x1000);
                 prop_assert!(kernel.start >= MIB && kernel.start.is_multiple_of(4096));
                 prop_assert!(first.start >= 0x1_0000 && first.start.is_multiple_of(4096));
                 prop_assert!(place.start.is_multiple_of(4096));
