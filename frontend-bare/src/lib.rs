@@ -6,6 +6,7 @@
 
 #![no_std]
 
+pub mod acpi;
 pub mod ciphers;
 pub mod cpuid;
 pub mod entry_check;
