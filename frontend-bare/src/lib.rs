@@ -6,9 +6,11 @@
 
 #![no_std]
 
+pub mod acpi;
 pub mod calls;
 pub mod ciphers;
 pub mod context;
+pub mod cpuid;
 pub mod desk;
 pub mod entry_check;
 pub mod exit_code;
