@@ -3,13 +3,14 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
 
+use frontend_bare::acpi::{self, AcpiError, Survey};
 use frontend_bare::start_info::{NoStartInfo, Range, StartInfo};
 
 use crate::self_test;
-use crate::sys::{copied, own_frames, read_msr};
+use crate::sys::{copied, copy_out, own_frames, read_msr};
 
 /// What was found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// How many guests' translations a CPU can keep apart.
     pub(crate) asids: u32,
@@ -17,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) address_bits: u32,
     /// Whether the CPU has a source of randomness.
     pub(crate) random: bool,
+    /// What the firmware's tables say.
+    pub(crate) survey: Survey,
     /// What the loader says.
     pub(crate) info: StartInfo,
     /// Whether AES has instructions of its own.
@@ -36,6 +39,10 @@ pub(crate) enum Refused {
     NoNestedPaging,
     /// Nobody says where memory is.
     NoStartInfo(NoStartInfo),
+    /// The firmware's tables do not say how many CPUs there are.
+    NoAcpi(AcpiError),
+    /// There are so many CPUs: the monitor holds one, and whoever starts another would be beneath it.
+    Cpus(u32),
     /// Behind this image there is not enough memory, in frames.
     NoMemory(u64),
 }
@@ -54,6 +61,8 @@ impl fmt::Display for Refused {
             Self::SvmDisabled => f.write_str("SVM is disabled by the firmware (VM_CR.SVMDIS)"),
             Self::NoNestedPaging => f.write_str("this CPU has no nested paging"),
             Self::NoStartInfo(why) => write!(f, "no memory map from the loader: {why:?}"),
+            Self::NoAcpi(why) => write!(f, "no list of CPUs from the firmware: {why}"),
+            Self::Cpus(cpus) => write!(f, "{cpus} CPUs; the monitor holds one (QEMU: -smp 1)"),
             Self::NoMemory(frames) => {
                 write!(
                     f,
@@ -88,7 +97,12 @@ pub(crate) fn look(start_info: u64) -> Result<Machine, Refused> {
     let info: StartInfo = copied(start_info).ok_or(none)?;
     let info = info.checked().map_err(Refused::NoStartInfo)?;
     let address_bits = __cpuid(0x8000_0008).eax & 0xff;
-    Ok(Machine { asids: svm.ebx, address_bits, aes, random, end: memory_end(&info)?, info })
+    let survey = acpi::survey(info.rsdp, copy_out).map_err(Refused::NoAcpi)?;
+    if survey.cpus != 1 {
+        return Err(Refused::Cpus(survey.cpus));
+    }
+    let end = memory_end(&info)?;
+    Ok(Machine { asids: svm.ebx, address_bits, aes, random, end, survey, info })
 }
 
 /// The end of the range of memory that this image lies in.

@@ -249,15 +249,20 @@ const VM_HSAVE_PA: u32 = 0xc001_0117;
 /// Copies something out of the first 4 GiB, where the loader left it.
 pub(crate) fn copied<T: FromBytes + IntoBytes>(address: u64) -> Option<T> {
     let mut copy = T::new_zeroed();
-    let end = address.checked_add(size_of::<T>() as u64)?;
-    if address == 0 || end > 1 << 32 {
-        return None;
+    copy_out(address, copy.as_mut_bytes()).then_some(copy)
+}
+
+/// Copies bytes out of the first 4 GiB; false if they are not there.
+pub(crate) fn copy_out(address: u64, to: &mut [u8]) -> bool {
+    let end = address.checked_add(to.len() as u64);
+    if address == 0 || end.is_none_or(|end| end > 1 << 32) {
+        return false;
     }
-    for (byte, at) in copy.as_mut_bytes().iter_mut().zip(address..) {
+    for (byte, at) in to.iter_mut().zip(address..) {
         // SAFETY: mapped, and read once.
         *byte = unsafe { (at as *const u8).read_volatile() };
     }
-    Some(copy)
+    true
 }
 
 /// Stops here for ever.

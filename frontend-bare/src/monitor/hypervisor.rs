@@ -3,6 +3,7 @@
 use view_core::{Frame, Ownership};
 
 use super::{Action, End, Exception, Monitor, Work};
+use crate::cpuid::{Asker, cpuid};
 use crate::exit_code::ExitCode;
 use crate::machine::Machine;
 use crate::permission_map::{IoAccess, IoWidth};
@@ -147,18 +148,8 @@ impl<'m> Monitor<'m> {
 
     fn on_cpuid<M: Machine>(&mut self, machine: &mut M) {
         let (leaf, subleaf) = (self.hypervisor.save.rax as u32, self.switched.general.rcx as u32);
-        let mut answer = machine.cpuid(leaf, subleaf);
-        match leaf {
-            0x8000_000a => {
-                answer = [answer[0], self.setting.asids - 1, 0, answer[3] & 1 | 1 << 3 | 1 << 7];
-            }
-            1 => {
-                let osxsave = self.hypervisor.save.cr4 >> 18 & 1;
-                answer[2] = answer[2] & !(1 << 27) | (osxsave as u32) << 27;
-            }
-            0x8000_001f => answer = [0; 4],
-            _ => {}
-        }
+        let asker = Asker { cr4: self.hypervisor.save.cr4, xcr0: self.switched.xcr0 };
+        let answer = cpuid(leaf, subleaf, &asker, |leaf, subleaf| machine.cpuid(leaf, subleaf));
         let [eax, ebx, ecx, edx] = answer.map(u64::from);
         self.hypervisor.save.rax = eax;
         let general = &mut self.switched.general;
