@@ -58,6 +58,9 @@ impl core::fmt::Display for NotStarted {
         match self {
             Self::Payload(why) => write!(f, "the module is no payload: {why}"),
             Self::Kernel(why) => write!(f, "the payload's kernel is none: {why:?}"),
+            Self::Place(NoPlace::NoRoom { part, size }) => {
+                write!(f, "{size} bytes of memory in one piece are needed for the {part:?}")
+            }
             Self::Place(why) => write!(f, "the payload has no place: {why:?}"),
             Self::TooMuchMemory(frames) => {
                 write!(f, "{frames} frames of memory, {FRAMES} at most")

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use frontend_bare::payload::Header;
+use zerocopy::IntoBytes;
+
 /// What the image makes QEMU end with: `2 * n + 1` of its ending.
 const PASSED: i32 = 0x21;
 const REFUSED: i32 = 0x41;
@@ -71,8 +74,58 @@ fn a_machine_that_cannot_keep_two_views_is_refused_with_a_reason() {
         ("EPYC,-npt", "this CPU has no nested paging"),
         ("qemu64,-svm", "this CPU has no SVM (AMD-V)"),
     ] {
-        let (said, ended) = boot(cpu, &["-m", "64"]);
-        assert_eq!(ended, Some(REFUSED), "{cpu}: {said}");
-        assert!(said.contains(&format!("monitor: refuses: {reason}")), "{cpu}: {said}");
+        refused(cpu, &["-m", "64"], reason);
     }
+    refused("EPYC", &["-m", "64", "-smp", "2"], "2 CPUs; the monitor holds one");
+}
+
+fn refused(cpu: &str, more: &[&str], reason: &str) {
+    let (said, ended) = boot(cpu, more);
+    assert_eq!(ended, Some(REFUSED), "{cpu} {more:?}: {said}");
+    assert!(said.contains(&format!("monitor: refuses: {reason}")), "{cpu} {more:?}: {said}");
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn what_cannot_be_started_is_refused_with_a_reason() {
+    if is_skipped("what_cannot_be_started_is_refused_with_a_reason") {
+        return;
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload");
+    let initrd = ["-initrd", file.to_str().unwrap()];
+    let more = |memory| [&["-m", memory][..], &initrd].concat();
+    // As a kernel says of itself what it needs: the protocol's fields by their offsets.
+    let mut kernel = vec![0; 0x10000];
+    for (offset, bytes) in [
+        (0x1fe, &[0x55, 0xaa][..]),
+        (0x201, &[0x6c]),
+        (0x202, b"HdrS"),
+        (0x206, &[0x0f, 0x02]),
+        (0x211, &[1]),
+        (0x230, &0x20_0000_u32.to_le_bytes()),
+        (0x234, &[1]),
+        (0x236, &[1, 0]),
+        (0x260, &0x400_0000_u32.to_le_bytes()),
+    ] {
+        kernel[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+    for (bytes, memory, reason) in [
+        (b"neither kernel nor anything".to_vec(), "64", "the module is no payload: "),
+        (payload(&[0; 0x1000]), "64", "the payload's kernel is none: Magic"),
+        (payload(&kernel)[..0x8000].to_vec(), "64", "the module is no payload: the kernel ends"),
+        (payload(&kernel), "64", "67108864 bytes of memory in one piece are needed for the Kernel"),
+        (payload(&kernel), "2050", "524767 frames of memory, 524288 at most"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        refused("EPYC", &more(memory), reason);
+    }
+}
+
+/// A container of this kernel alone.
+fn payload(kernel: &[u8]) -> Vec<u8> {
+    let header = Header::new(kernel.len() as u64, 0, 0).unwrap();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend_from_slice(kernel);
+    bytes.resize(header.size() as usize, 0);
+    bytes
 }
