@@ -41,7 +41,7 @@ pub(crate) enum Refused {
     NoStartInfo(NoStartInfo),
     /// The firmware's tables do not say how many CPUs there are.
     NoAcpi(AcpiError),
-    /// There are so many CPUs: the monitor holds one, and whoever starts another would be beneath it.
+    /// There are so many CPUs: the monitor holds one, and another would run beside it.
     Cpus(u32),
     /// Behind this image there is not enough memory, in frames.
     NoMemory(u64),

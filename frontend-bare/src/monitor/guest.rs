@@ -9,6 +9,7 @@ use crate::calls;
 use crate::exit_code::ExitCode;
 use crate::general::General;
 use crate::guest_walk::GuestMemory;
+use crate::instruction::{CodeSize, decode};
 use crate::machine::Machine;
 use crate::memory::ENTRIES;
 use crate::permission_map::{IoAccess, MsrAccess};
@@ -35,6 +36,7 @@ impl<'m> Monitor<'m> {
         match exit {
             ExitCode::NestedPageFault => self.on_shadow_fault(machine, entered),
             ExitCode::By(by) if self.is_for_hypervisor(machine, entered, by) => {
+                self.fill_in_next(machine, entered);
                 self.reflect(machine, entered);
             }
             // The guest may not do this, and the hypervisor does not care.
@@ -64,6 +66,39 @@ impl<'m> Monitor<'m> {
             Intercept::Intr | Intercept::Nmi | Intercept::Smi | Intercept::Init => true,
             Intercept::Shutdown => true,
             by => entered.wanted.has(by),
+        }
+    }
+
+    /// Where the guest goes on after the instruction that came out, on CPUs that do not say so: the
+    /// hypervisor was told that it finds that (the manual, 15.7.1).
+    fn fill_in_next<M: Machine>(&mut self, machine: &mut M, entered: &Entered) {
+        const INSTRUCTIONS: [Intercept; 9] = [
+            Intercept::Cpuid,
+            Intercept::Hlt,
+            Intercept::Io,
+            Intercept::Msr,
+            Intercept::Pause,
+            Intercept::Invd,
+            Intercept::Wbinvd,
+            Intercept::Vmmcall,
+            Intercept::Xsetbv,
+        ];
+        let Vmcb { control, save } = &mut self.guest;
+        let is_one = INSTRUCTIONS.iter().any(|by| control.exit() == ExitCode::By(*by));
+        if control.next_rip != 0 || !is_one {
+            return;
+        }
+        let address_bits = self.setting.address_bits;
+        let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
+        let read = |address: u64| {
+            let gfn = Gfn::new(address >> 12).ok()?;
+            let found = desk.find(&entered.tables, (gfn, false))?;
+            let readable = desk.is_readable(found.frame);
+            readable.then(|| desk.machine.entry(found.frame, (address >> 3) as usize % ENTRIES))
+        };
+        let fetched = GuestMemory { address_bits, read }.fetch(save);
+        if let Ok(instruction) = decode(fetched.bytes(), CodeSize::of(save)) {
+            control.next_rip = save.rip.wrapping_add(instruction.length.into());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::launched;
 use crate::machine::Machine;
 use crate::stopped::Refused;
 use crate::table::Levels;
-use crate::vmcb::{ControlArea, Event, Intercept, TlbControl, Vmcb, cr4, efer};
+use crate::vmcb::{ControlArea, Event, EventKind, Intercept, TlbControl, Vmcb, cr4, efer};
 
 /// Bits of CR4 that guests may set: all that had a name when this was written, but for shadow
 /// stacks (the manual, 3.1.3).
@@ -117,7 +117,10 @@ impl<'m> Monitor<'m> {
         control.event = entry.event.unwrap_or(Event::NONE);
         control.nested_cr3 = nested_cr3;
         // Not every CPU writes it at exits: what is in there then is what was left here.
-        control.next_rip = if launched.is_none() { asked.control.next_rip } else { 0 };
+        // A software interrupt that is injected has its own there (15.20).
+        let is_software =
+            entry.event.is_some_and(|e| e.kind() == Some(EventKind::SoftwareInterrupt));
+        control.next_rip = if is_software { asked.control.next_rip } else { 0 };
         self.guest.control = control;
         self.guest.save = asked.save.clone();
         let (io_map, msr_map) = (entry.io_map, entry.msr_map);
