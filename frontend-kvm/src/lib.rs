@@ -18,6 +18,7 @@ pub mod image_file;
 pub mod jail;
 pub mod machine;
 pub mod memory;
+pub mod plain;
 pub mod socket;
 pub mod state;
 pub mod sys;

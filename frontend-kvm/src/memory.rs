@@ -149,6 +149,15 @@ impl GuestMemory {
         self.window.switch(index, other, from).map_err(at(gfn))
     }
 
+    /// Shows the guest page `from` of another guest's memory, or of its own, in place of its page.
+    /// On return no vCPU of this guest reaches the page that was there.
+    ///
+    /// # Errors
+    /// No such page, or the system refused.
+    pub fn show(&self, gfn: Gfn, other: &Self, from: Gfn) -> Result<(), MemoryError> {
+        self.switch(gfn, &other.file, other.index_of(from, 1)?)
+    }
+
     /// Shows the guest its own page again. On return no vCPU reaches the page that was there.
     ///
     /// # Errors

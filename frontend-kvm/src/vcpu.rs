@@ -63,7 +63,7 @@ pub(crate) struct Vcpu {
 extern "C" fn woken(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 /// The signal that takes a vCPU out of `KVM_RUN`. Its handler does nothing.
-fn kick_signal() -> Result<libc::c_int, SysError> {
+pub(crate) fn kick_signal() -> Result<libc::c_int, SysError> {
     static READY: OnceLock<Result<(), i32>> = OnceLock::new();
     let signal = SIGRTMIN();
     READY

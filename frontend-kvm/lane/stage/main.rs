@@ -1,0 +1,32 @@
+//! The first program of a Linux that hosts guests: starts two of them under the plain VMM, looks
+//! for their secrets by every route that Linux has, attacks some more, and says what it saw.
+//!
+//! It knows nothing of a monitor. Whoever reads its lines knows whether there is one.
+
+mod attacks;
+mod find;
+mod guests;
+mod linux;
+mod ring_zero;
+mod routes;
+mod scenario;
+#[expect(dead_code, reason = "it is the guest's as well, and the test's")]
+#[path = "../secrets.rs"]
+mod secrets;
+
+use frontend_kvm::plain::abi;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() {
+    let ran = linux::set_up().and_then(|()| {
+        scenario::play()?;
+        attacks::play()?;
+        ring_zero::play()
+    });
+    match ran {
+        Ok(()) => println!("stage: done"),
+        Err(why) => println!("stage: FAILED: {why}"),
+    }
+    linux::power_off();
+}

@@ -1,0 +1,59 @@
+//! Two guests at once, and every route to their secrets while they hold them.
+
+use crate::Result;
+use crate::find::{Finder, Hits};
+use crate::guests::{DOOR, Running};
+use crate::routes;
+use crate::secrets::mode;
+
+/// What the guests are called, and what their secrets are made from.
+const GUESTS: [(&str, u64); 2] = [("a", 0x0a11_5eed), ("b", 0x0b22_5eed)];
+
+/// How often the registers of each guest are looked at while it waits.
+const LOOKS: u32 = 5;
+
+/// Plays it.
+pub(crate) fn play() -> Result<()> {
+    std::fs::create_dir_all(DOOR)?;
+    let names = GUESTS.map(|(name, _)| name);
+    let finder = Finder::new(&GUESTS.map(|(_, seed)| seed));
+    let mut guests = vec![];
+    for (name, seed) in GUESTS {
+        guests.push(Running::start(name, &[seed, mode::ALL])?);
+    }
+    for guest in &mut guests {
+        guest.expect("settled")?;
+    }
+    for guest in &mut guests {
+        for _ in 0..LOOKS {
+            guest.order("look")?;
+        }
+        guest.order("pause")?;
+        guest.order("dump")?;
+    }
+    look(&names, &finder, &guests)?;
+    for mut guest in guests {
+        guest.order("resume")?;
+        guest.order("ring")?;
+        guest.end()?;
+    }
+    routes::report("stale-mailbox", &names, &finder, &routes::door(&finder, ".mailbox-2")?);
+    Ok(())
+}
+
+/// Every route, while the guests are there.
+fn look(names: &[&str], finder: &Finder, guests: &[Running]) -> Result<()> {
+    routes::report("registers", names, finder, &routes::door(finder, ".registers")?);
+    routes::report("mapping", names, finder, &routes::door(finder, ".memory")?);
+    let mut hits = Hits::new();
+    for guest in guests {
+        for (kind, count) in routes::process(finder, guest)? {
+            *hits.entry(kind).or_default() += count;
+        }
+    }
+    routes::report("process", names, finder, &hits);
+    let (hits, bytes) = routes::physical(finder)?;
+    println!("stage: read {} MiB of physical memory by /proc/kcore", bytes >> 20);
+    routes::report("physical", names, finder, &hits);
+    Ok(())
+}
