@@ -17,7 +17,7 @@ use frontend_bare::vmcb::Vmcb;
 use heapless::Vec;
 use view_core::key::RootKey;
 use view_core::whitelist::Lease;
-use view_core::{Frame, Frames, Owner, Slot};
+use view_core::{Frame, Owner, Slot};
 
 use crate::below::Below;
 use crate::console::say;
@@ -174,7 +174,7 @@ fn setting(
     Setting {
         views: Views::new(host, pool),
         shadow,
-        frames: Frames::new(&OWNERS),
+        owners: &OWNERS,
         frames_end,
         storage: core::array::from_fn(storage),
         root_key: RootKey::new(root_key),

@@ -1,7 +1,7 @@
 //! What every decision of the monitor has at hand: the machine, the hypervisor's view, and who owns
 //! which frame.
 
-use view_core::{Frame, Frames, Gfn, Ownership, Page, Perm};
+use view_core::{Frame, Frames, Gfn, Owner, Ownership, Page, Perm, VmNumber};
 
 use crate::hypervisor_table::{HypervisorTable, Proposed};
 use crate::machine::Machine;
@@ -26,6 +26,8 @@ pub struct Desk<'d, 'm, M> {
     pub staging: &'d mut Staging,
     /// Who owns which frame.
     pub frames: Frames<'m>,
+    /// The same, by frames: for those that are nobody's again.
+    pub owners: &'m [Owner],
 }
 
 impl<M: Machine> Desk<'_, '_, M> {
@@ -43,6 +45,16 @@ impl<M: Machine> Desk<'_, '_, M> {
     pub fn find(&mut self, tables: &HypervisorTable, access: (Gfn, bool)) -> Option<Proposed> {
         let (frames, machine) = (self.frames, &mut *self.machine);
         tables.find(machine, |machine, frame| is_readable(frames, machine, frame), access)
+    }
+
+    /// Ends the quarantine of a frame that failed this page. Who calls has wiped it, and nobody
+    /// reaches it: the guest is gone with all its tables, and CPUs have forgotten them.
+    pub fn end_quarantine(&mut self, frame: Frame, (vm, gfn): (VmNumber, Gfn)) {
+        let quarantined = self.frames.owner(frame) == Some(Ownership::Quarantined(vm, gfn));
+        let owner = usize::try_from(frame.number()).ok().and_then(|at| self.owners.get(at));
+        if let Some(owner) = owner.filter(|_| quarantined) {
+            owner.put_word(0);
+        }
     }
 
     /// A frame's bytes.

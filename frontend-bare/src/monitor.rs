@@ -8,7 +8,7 @@
 use core::fmt;
 
 use view_core::key::RootKey;
-use view_core::{Epoch, Frame, Frames};
+use view_core::{Epoch, Frame, Frames, Owner};
 
 use crate::desk::{Desk, HypervisorView};
 use crate::exit_code::ExitCode;
@@ -42,7 +42,7 @@ pub struct Setting<'m> {
     /// A table for guests that are not launched, from the same frames.
     pub shadow: NestedTable,
     /// Who owns which frame; frames behind these are devices'.
-    pub frames: Frames<'m>,
+    pub owners: &'m [Owner],
     /// How many frames there are.
     pub frames_end: u64,
     /// Room for guests.
@@ -315,7 +315,15 @@ fn desk<'d, 'm, M: Machine>(
     staging: &'d mut Staging,
     machine: &'d mut M,
 ) -> Desk<'d, 'm, M> {
-    Desk { machine, views: &mut setting.views, staging, frames: setting.frames }
+    let (owners, frames) = (setting.owners, setting.frames());
+    Desk { machine, views: &mut setting.views, staging, frames, owners }
+}
+
+impl<'m> Setting<'m> {
+    /// Who owns which frame.
+    const fn frames(&self) -> Frames<'m> {
+        Frames::new(self.owners)
+    }
 }
 
 impl Maps {

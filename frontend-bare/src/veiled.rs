@@ -284,6 +284,11 @@ impl<'m> Veiled<'m> {
         }
         self.table.give_back(desk.machine, &mut desk.views.pool);
         desk.machine.flush();
+        for gfn in self.vm.gfns() {
+            if let Ok(claim) = self.vm.claim(gfn) {
+                desk.end_quarantine(claim.entry().frame, (self.vm.number(), gfn));
+            }
+        }
         for slot in self.slots {
             slot.put_words([0; 4]);
         }

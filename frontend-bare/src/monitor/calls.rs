@@ -133,12 +133,13 @@ impl<'m> Monitor<'m> {
         let state: Registers = gather(&self.guest.save, general);
         self.epoch = Epoch(self.epoch.0 + 1);
         let who = (VmNumber(number as u16), self.epoch, self.setting.storage[number]);
-        let root_key = &self.setting.root_key;
+        let (root_key, owners) = (&self.setting.root_key, self.setting.owners);
         let mut desk = super::Desk {
             machine,
             views: &mut self.setting.views,
             staging: &mut self.staging,
-            frames: self.setting.frames,
+            frames: view_core::Frames::new(owners),
+            owners,
         };
         let memory = Veiled::launch(&mut desk, who, (root_key, &entered.tables), (image, &state));
         match memory {

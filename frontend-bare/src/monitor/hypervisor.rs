@@ -123,7 +123,7 @@ impl<'m> Monitor<'m> {
 
     /// Lets the hypervisor reach a frame: as it is, or as far as it may.
     pub(super) fn show<M: Machine>(&mut self, machine: &mut M, frame: Frame, write: bool) {
-        if let Some(Ownership::Owned(vm, gfn)) = self.setting.frames.owner(frame) {
+        if let Some(Ownership::Owned(vm, gfn)) = self.setting.frames().owner(frame) {
             self.counts.turns_out(if write { Work::LeftPage } else { Work::SealedPage });
             let number = usize::from(vm.0);
             let guest = self.launched.get_mut(number).and_then(Option::as_mut);
@@ -134,7 +134,7 @@ impl<'m> Monitor<'m> {
                 self.stop(machine, number, format_args!("{broken}"));
             }
             // A page that was left to it is memory like any other.
-            if matches!(self.setting.frames.owner(frame), Some(Ownership::Owned(..))) {
+            if matches!(self.setting.frames().owner(frame), Some(Ownership::Owned(..))) {
                 return;
             }
         } else {

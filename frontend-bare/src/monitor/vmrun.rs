@@ -38,7 +38,7 @@ impl<'m> Monitor<'m> {
         &self,
         machine: &'o M,
     ) -> Offer<impl Fn(Frame) -> bool + use<'o, 'm, M>> {
-        let frames: Frames<'m> = self.setting.frames;
+        let frames: Frames<'m> = self.setting.frames();
         Offer {
             frames_end: self.setting.frames_end,
             address_bits: self.setting.address_bits,

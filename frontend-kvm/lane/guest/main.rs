@@ -47,8 +47,11 @@ pub extern "C" fn main() -> ! {
         mode::REGISTERS => guest.show_registers(),
         _ => guest.do_all(),
     }
+    let code = if guest.broken == 0 { KEPT } else { BROKEN };
+    // Beneath a monitor this is the last that is heard of the guest.
+    say!("ends with {code}");
     say!("end {}", sys::call(call::END, [0; 3]));
-    end(if guest.broken == 0 { KEPT } else { BROKEN })
+    end(code)
 }
 
 fn end(code: u8) -> ! {

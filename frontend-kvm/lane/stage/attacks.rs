@@ -3,7 +3,7 @@
 //! One that is no attack is among them: a page that is really paged out and comes back as it was.
 
 use frontend_kvm::GuestMemory;
-use frontend_kvm::plain::{Guest, Host, PlainVm, Stop};
+use frontend_kvm::plain::{Death, Guest, Host, PlainVm, Stop};
 use view_core::{Gfn, Page};
 
 use crate::Result;
@@ -83,6 +83,12 @@ fn run(mut vm: PlainVm, at_ring: &mut AtRing<'_>) -> Result<Played> {
             Stop::Ended(1) => break Ending::Fooled,
             Stop::Ended(code) => break Ending::Stopped(format!("it ended with {code}")),
             Stop::Nobody(place) => break Ending::Stopped(format!("it asked for {place:#x}")),
+            Stop::Dead(Death::Shutdown) if text.ends_with(b"ends with 0\n") => {
+                break Ending::Unmoved;
+            }
+            Stop::Dead(Death::Shutdown) if text.ends_with(b"ends with 1\n") => {
+                break Ending::Fooled;
+            }
             Stop::Dead(why) => break Ending::Stopped(why.to_string()),
         }
     };
@@ -101,11 +107,15 @@ fn write(host: &Host) -> Result<Played> {
     })
 }
 
-/// Shows the guest two of its pages, each in place of the other.
+/// Shows the guest two of its pages, each in place of the other. Both are read before, so that a
+/// monitor that keeps pages where they are has to look where they are now.
 fn swap(host: &Host) -> Result<Played> {
     run(vm(host, 0x22, mode::PAGES)?, &mut |vm, ring| {
         let (one, other, memory) = (gfn(SECRET_GFN), gfn(SECRET_GFN + 1), vm.memory());
         if ring == 1 {
+            let mut page = Page::zeroed();
+            memory.read_page(one, &mut page)?;
+            memory.read_page(other, &mut page)?;
             memory.show(one, memory, other)?;
             memory.show(other, memory, one)?;
         }
@@ -121,6 +131,7 @@ fn replay(host: &Host) -> Result<Played> {
         if ring == 1 {
             vm.memory().read_page(page, &mut old)?;
         } else {
+            vm.memory().read_page(page, &mut Page::zeroed())?;
             fresh.write_page(gfn(0), &old)?;
             vm.memory().show(page, &fresh, gfn(0))?;
         }
@@ -132,9 +143,21 @@ fn replay(host: &Host) -> Result<Played> {
 fn foreign(host: &Host) -> Result<Played> {
     const OTHER: u64 = 0x45;
     let mut other = vm(host, OTHER, mode::PAGES)?;
-    while !matches!(other.run(), Stop::Rang(..)) {}
+    loop {
+        match other.run() {
+            Stop::Rang(..) => break,
+            Stop::Dead(why) => return Err(format!("the other guest: {why}").into()),
+            Stop::Console(_)
+            | Stop::Device
+            | Stop::Mailbox(_)
+            | Stop::Signal
+            | Stop::Ended(_)
+            | Stop::Nobody(_) => {}
+        }
+    }
     let played = run(vm(host, 0x44, mode::PAGES)?, &mut |vm, ring| {
         if ring == 1 {
+            vm.memory().read_page(gfn(SECRET_GFN), &mut Page::zeroed())?;
             vm.memory().show(gfn(SECRET_GFN), other.memory(), gfn(SECRET_GFN))?;
         }
         Ok(())
