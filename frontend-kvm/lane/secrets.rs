@@ -21,6 +21,8 @@ pub(crate) mod mode {
     pub(crate) const PAGES: u64 = 1;
     /// Rings a doorbell with secrets in registers, and looks at them afterwards.
     pub(crate) const REGISTERS: u64 = 2;
+    /// Says what it costs to stop, and to touch pages.
+    pub(crate) const COSTS: u64 = 3;
 }
 
 /// Where a guest keeps its secrets: behind all images, so that the first touch is its own.
@@ -29,6 +31,8 @@ pub(crate) const SECRET_GFN: u64 = 0x80;
 pub(crate) const SECRET_PAGES: u64 = 4;
 /// The page that is shared, and then holds the secrets of one page more.
 pub(crate) const MAILBOX_GFN: u64 = 0xc0;
+/// The first of the pages that are touched to see what that costs.
+pub(crate) const COST_GFN: u64 = 0xd0;
 /// Words in a page.
 pub(crate) const PAGE_WORDS: u64 = 512;
 /// How often each probe is made.

@@ -9,6 +9,7 @@
 #[path = "../../src/plain/abi.rs"]
 mod abi;
 mod answers;
+mod costs;
 #[path = "../secrets.rs"]
 mod secrets;
 mod say;
@@ -45,6 +46,7 @@ pub extern "C" fn main() -> ! {
     match given(order::MODE) {
         mode::PAGES => guest.show_pages(),
         mode::REGISTERS => guest.show_registers(),
+        mode::COSTS => show_costs(),
         _ => guest.do_all(),
     }
     let code = if guest.broken == 0 { KEPT } else { BROKEN };
@@ -67,6 +69,15 @@ fn wait_for_ring(kept: u32, mut meanwhile: impl FnMut()) {
     while sys::in_double(port::DOORBELL) == quiet {
         meanwhile();
     }
+}
+
+/// What stops cost, and touches of pages: new ones, and those that the VMM has read.
+fn show_costs() {
+    costs::of_stops();
+    costs::of_touches("touch");
+    say!("settled");
+    wait_for_ring(0, || ());
+    costs::of_touches("touch-again");
 }
 
 impl Guest {

@@ -229,6 +229,12 @@ pub fn stop_timer() {
     write_msr(0x838, 0);
 }
 
+/// The time-stamp counter.
+pub fn time() -> u64 {
+    // SAFETY: every 64-bit CPU has one.
+    unsafe { x86_64::_rdtsc() }
+}
+
 /// How often the timer ticked since it was started.
 pub fn ticks() -> u64 {
     look(address!(TICKS))
