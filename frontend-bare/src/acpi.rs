@@ -16,21 +16,23 @@ use layout::{Address, Cpu, Fadt, Header, Root, X2Cpu};
 
 /// What the tables say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Survey {
     /// How many CPUs there are, or may be later on: all that the MADT has as enabled or as
     /// possible.
     pub cpus: u32,
-    /// Where sleep states are entered, S5 among them, which is off.
-    pub sleep: Vec<Register, SLEEP_MAX>,
+    /// The control registers of PM1a and PM1b, of two bytes: by bit 13 sleep states are entered, S5
+    /// among them, which is off (ACPI, 4.8.3.2.1).
+    pub pm1: Vec<Register, PM1_MAX>,
+    /// The same in one byte, by bit 5, on machines without fixed hardware (ACPI, 4.8.3.7).
+    pub sleep_control: Option<Register>,
     /// How the machine is reset, if it says so.
     pub reset: Option<Reset>,
     /// Whether there is a unit that translates what devices access (tables DMAR or IVRS).
     pub iommu: bool,
 }
 
-/// PM1a and PM1b control, twice each, and the sleep control register.
-const SLEEP_MAX: usize = 5;
+/// Each may be given in two ways.
+const PM1_MAX: usize = 4;
 
 /// Where a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,18 +249,19 @@ impl<F: FnMut(u64, &mut [u8]) -> bool> Memory<F> {
         let known = size_of::<Fadt>().min(length as usize);
         self.copy(address, &mut fadt.as_mut_bytes()[..known])?;
         let port = |port: u32| Address::port(port).register();
-        let mut sleep = |register: Option<Register>| {
-            if let Some(register) = register.filter(|register| !survey.sleep.contains(register)) {
-                // A second FADT is nobody's: the first has filled the list at most.
-                survey.sleep.push(register).map_err(|_| AcpiError::TooMany(2))?;
+        let pm1 = [
+            port(fadt.pm1a_control.get()),
+            port(fadt.pm1b_control.get()),
+            fadt.x_pm1a_control.register(),
+            fadt.x_pm1b_control.register(),
+        ];
+        survey.pm1.clear();
+        for register in pm1.into_iter().flatten() {
+            if !survey.pm1.contains(&register) {
+                survey.pm1.push(register).map_err(|_| AcpiError::TooMany(PM1_MAX as u32))?;
             }
-            Ok(())
-        };
-        sleep(port(fadt.pm1a_control.get()))?;
-        sleep(port(fadt.pm1b_control.get()))?;
-        sleep(fadt.x_pm1a_control.register())?;
-        sleep(fadt.x_pm1b_control.register())?;
-        sleep(fadt.sleep_control.register())?;
+        }
+        survey.sleep_control = fadt.sleep_control.register();
         if fadt.flags.get() & layout::RESET_SUPPORTED != 0 {
             let reset = fadt.reset.register();
             survey.reset = reset.map(|register| Reset { register, value: fadt.reset_value });

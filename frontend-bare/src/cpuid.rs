@@ -1,6 +1,6 @@
 //! What the hypervisor beneath the monitor is told by CPUID.
 //!
-//! All is hidden that is not in the [table of what is shown](shown): so nothing new on some CPU
+//! All is hidden that is not in the table of what is shown (`shown`): so nothing new on some CPU
 //! to come is offered by accident. Sections are those of the manual; functions of CPUID are in its
 //! volume 3, appendix E.
 //!

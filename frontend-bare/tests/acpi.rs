@@ -150,7 +150,8 @@ fn a_machine_as_qemu_has_it() {
         let firmware = Firmware::new().with(&table(b"SSDT", &[7; 300])).with(&q35());
         let survey = surveyed(&firmware.with(&madt(&[1], &[])).done(wide)).unwrap();
         assert_eq!(survey.cpus, 1);
-        assert_eq!(survey.sleep, [Register::Port(0x604)]);
+        assert_eq!(survey.pm1, [Register::Port(0x604)]);
+        assert_eq!(survey.sleep_control, None);
         let reset = Reset { register: Register::Port(0xcf9), value: 0xf };
         assert_eq!(survey.reset, Some(reset));
         assert!(!survey.iommu);
@@ -173,7 +174,8 @@ fn all_ways_to_sleep_are_found() {
     let sleep = |length, fields: &[(usize, &[u8])]| {
         let firmware = Firmware::new().with(&fadt(length, fields)).with(&madt(&[1], &[]));
         let survey = surveyed(&firmware.done(true)).unwrap();
-        (survey.sleep.to_vec(), survey.reset)
+        let sleep = survey.pm1.iter().copied().chain(survey.sleep_control);
+        (sleep.collect::<Vec<_>>(), survey.reset)
     };
     let (a, b): (&[u8], &[u8]) = (&[4, 6, 0, 0], &[8, 0xb, 0, 0]);
     let (port_a, port_b) = (Register::Port(0x604), Register::Port(0xb08));
