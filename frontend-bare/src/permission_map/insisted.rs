@@ -171,8 +171,8 @@ struct PortRule(u16, &'static str);
 /// Four bytes at 0CF8h are an address of PCI; they touch 0CF9h, are intercepted, and go on.
 const PORTS: &[PortRule] = &[
     PortRule(0x64, "the keyboard controller: resets the CPU while guests are still in memory"),
-    PortRule(0x92, "system control: the same"),
-    PortRule(0xcf9, "reset control: the same"),
+    PortRule(0x92, "system control: the same, and masks an address line for everybody"),
+    PortRule(0xcf9, "reset control: resets the CPU"),
 ];
 
 /// Why the monitor intercepts an access of someone's to an MSR, if it does.
