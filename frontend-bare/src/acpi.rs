@@ -118,7 +118,7 @@ pub fn survey(rsdp: u64, read: impl FnMut(u64, &mut [u8]) -> bool) -> Result<Sur
     if tables > TABLES_MAX {
         return Err(AcpiError::TooMany(tables));
     }
-    let (mut survey, mut madts, mut fadts) = (Survey::default(), 0, 0);
+    let (mut survey, mut has_madt, mut has_fadt) = (Survey::default(), false, false);
     for index in 0..tables {
         let mut address = [0; 8];
         let at = offset(list, size_of::<Header>() as u32 + index * width);
@@ -132,20 +132,20 @@ pub fn survey(rsdp: u64, read: impl FnMut(u64, &mut [u8]) -> bool) -> Result<Sur
         match &header.signature {
             b"APIC" => {
                 survey.cpus = survey.cpus.saturating_add(memory.cpus(address)?);
-                madts += 1;
+                has_madt = true;
             }
             b"FACP" => {
                 memory.fixed(address, &mut survey)?;
-                fadts += 1;
+                has_fadt = true;
             }
             b"DMAR" | b"IVRS" => survey.iommu = true,
             _ => (),
         }
     }
-    match (madts, fadts) {
-        (0, _) => Err(AcpiError::Missing(Table::Madt)),
-        (_, 0) => Err(AcpiError::Missing(Table::Fadt)),
-        _ => Ok(survey),
+    match (has_madt, has_fadt) {
+        (false, _) => Err(AcpiError::Missing(Table::Madt)),
+        (true, false) => Err(AcpiError::Missing(Table::Fadt)),
+        (true, true) => Ok(survey),
     }
 }
 

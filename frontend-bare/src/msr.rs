@@ -5,6 +5,7 @@
 //! others the monitor lets through what is as harmless as reading; what would change nothing is
 //! done already, and for all else there is #GP, as from a CPU that has not got it.
 
+use crate::cpuid::{Asker, cpuid};
 use crate::permission_map::MsrAccess;
 use crate::permission_map::insisted::{Whom, why_msr};
 use crate::vmcb::{StateSaveArea, cr0, efer};
@@ -42,6 +43,32 @@ pub struct Offered {
     pub x2apic: bool,
 }
 
+impl Offered {
+    /// What goes with what the hypervisor is told by CPUID. `ask` is the CPU's own answer to a
+    /// function and a subfunction.
+    pub fn of(mut ask: impl FnMut(u32, u32) -> [u32; 4]) -> Self {
+        let nobody = Asker::default();
+        let mut shown = |function| cpuid(function, 0, &nobody, &mut ask);
+        let [_, _, basic, _] = shown(1);
+        let [_, _, c, d] = shown(0x8000_0001);
+        let [_, sizes, ..] = shown(0x8000_0008);
+        let [more, ..] = shown(0x8000_0021);
+        // Bits of EFER (the manual, 3.1.7), and what shows that there are such.
+        let bits = [
+            (efer::SCE, d >> 11),
+            (efer::LME, d >> 29),
+            (efer::NXE, d >> 20),
+            (FAST_FXSAVE, d >> 25),
+            (TRANSLATION_CACHE, c >> 17),
+            (INTERRUPTIBLE_WBINVD, sizes >> 13),
+            (AUTOMATIC_IBRS, more >> 8),
+        ];
+        let there = bits.iter().filter(|(_, shown)| shown & 1 != 0);
+        let efer = there.fold(0, |efer, (bit, _)| efer | bit);
+        Self { efer, x2apic: basic >> 21 & 1 != 0 }
+    }
+}
+
 /// MSRs as the hypervisor has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Msrs {
@@ -64,6 +91,12 @@ const VM_HSAVE_PA: u32 = 0xc001_0117;
 const SVM_KEY: u32 = 0xc001_0118;
 const SMM_KEY: u32 = 0xc001_0119;
 const DOORBELL: u32 = 0xc001_011b;
+
+/// More bits of EFER (the manual, 3.1.7): FFXSR, TCE, INTWB, AIBRSE.
+const FAST_FXSAVE: u64 = 1 << 14;
+const TRANSLATION_CACHE: u64 = 1 << 15;
+const INTERRUPTIBLE_WBINVD: u64 = 1 << 18;
+const AUTOMATIC_IBRS: u64 = 1 << 21;
 
 /// Bits of VM_CR (the manual, 15.30.1), and those below them.
 const SVMDIS: u64 = 1 << 4;

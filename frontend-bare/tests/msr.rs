@@ -65,6 +65,34 @@ fn svm_is_off_for_the_hypervisor_until_it_turns_it_on() {
 }
 
 #[test]
+fn what_cpuid_shows_is_offered() {
+    let with = |function, register: usize, bit: u32| {
+        Offered::of(|asked, _| {
+            let mut answer = [0; 4];
+            answer[register] = u32::from(asked == function) << bit;
+            answer
+        })
+    };
+    let none = Offered::of(|_, _| [0; 4]);
+    assert_eq!(none, Offered { efer: 0, x2apic: false });
+    for (function, register, bit, efer) in [
+        (0x8000_0001, 3, 11, 0),
+        (0x8000_0001, 3, 29, 8),
+        (0x8000_0001, 3, 20, 11),
+        (0x8000_0001, 3, 25, 14),
+        (0x8000_0001, 2, 17, 15),
+        (0x8000_0008, 1, 13, 18),
+        (0x8000_0021, 0, 8, 21),
+    ] {
+        assert_eq!(with(function, register, bit), Offered { efer: 1 << efer, ..none });
+    }
+    assert_eq!(with(1, 2, 21), Offered { x2apic: true, ..none });
+    // MCOMMIT, ignored bits of addresses: there, but hidden.
+    assert_eq!(with(0x8000_0008, 1, 8), none);
+    assert_eq!(with(0x8000_0021, 0, 7), none);
+}
+
+#[test]
 fn efer_takes_what_is_offered() {
     let (mut msrs, mut vmcb) = (Msrs::new(OFFERED), block());
     let save = &mut vmcb.save;
