@@ -3,7 +3,8 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::fmt;
 
-use frontend_bare::acpi::{self, AcpiError, Survey};
+use frontend_bare::acpi::{self, AcpiError};
+use frontend_bare::ports::{NotAPort, Ports};
 use frontend_bare::start_info::{NoStartInfo, Range, StartInfo};
 
 use crate::self_test;
@@ -18,8 +19,8 @@ pub(crate) struct Machine {
     pub(crate) address_bits: u32,
     /// Whether the CPU has a source of randomness.
     pub(crate) random: bool,
-    /// What the firmware's tables say.
-    pub(crate) survey: Survey,
+    /// Its ports of power.
+    pub(crate) ports: Ports,
     /// What the loader says.
     pub(crate) info: StartInfo,
     /// Whether AES has instructions of its own.
@@ -43,6 +44,8 @@ pub(crate) enum Refused {
     NoAcpi(AcpiError),
     /// There are so many CPUs: the monitor holds one, and another would run beside it.
     Cpus(u32),
+    /// The machine is switched off, or reset, where the monitor does not look.
+    Power(NotAPort),
     /// Behind this image there is not enough memory, in frames.
     NoMemory(u64),
 }
@@ -63,6 +66,7 @@ impl fmt::Display for Refused {
             Self::NoStartInfo(why) => write!(f, "no memory map from the loader: {why:?}"),
             Self::NoAcpi(why) => write!(f, "no list of CPUs from the firmware: {why}"),
             Self::Cpus(cpus) => write!(f, "{cpus} CPUs; the monitor holds one (QEMU: -smp 1)"),
+            Self::Power(NotAPort(register)) => write!(f, "power is switched at {register:x?}"),
             Self::NoMemory(frames) => {
                 write!(
                     f,
@@ -101,8 +105,9 @@ pub(crate) fn look(start_info: u64) -> Result<Machine, Refused> {
     if survey.cpus != 1 {
         return Err(Refused::Cpus(survey.cpus));
     }
+    let ports = Ports::of(&survey).map_err(Refused::Power)?;
     let end = memory_end(&info)?;
-    Ok(Machine { asids: svm.ebx, address_bits, aes, random, end, survey, info })
+    Ok(Machine { asids: svm.ebx, address_bits, aes, random, end, ports, info })
 }
 
 /// The end of the range of memory that this image lies in.

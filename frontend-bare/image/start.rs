@@ -5,7 +5,9 @@ use core::ops;
 
 use frontend_bare::desk::TABLE_FRAMES;
 use frontend_bare::linux::{self, Bytes, Files, Header, Machine, NoPlace, NotLinux, Plan};
+use frontend_bare::machine::Machine as _;
 use frontend_bare::monitor::{Action, Monitor, Setting};
+use frontend_bare::msr::Offered;
 use frontend_bare::payload::{self, NotAPayload};
 use frontend_bare::pool::Pool;
 use frontend_bare::start_info::{Module, RANGES_MAX, Range, StartInfo};
@@ -180,5 +182,7 @@ fn setting(
         root_key: RootKey::new(root_key),
         asids: found.asids,
         address_bits: found.address_bits,
+        msrs: Offered::of(|function, subfunction| below.cpuid(function, subfunction)),
+        ports: found.ports.clone(),
     }
 }

@@ -14,9 +14,11 @@ use crate::desk::{Desk, HypervisorView};
 use crate::exit_code::ExitCode;
 use crate::hypervisor_table::HypervisorTable;
 use crate::machine::Machine;
+use crate::msr::{Msrs, Offered};
 use crate::permission_map::insisted::Whom;
 use crate::permission_map::{IoMap, MsrMap};
 use crate::platform::Staging;
+use crate::ports::Ports;
 use crate::stopped::Stopped;
 use crate::switched::{Extended, Switched};
 use crate::table::NestedTable;
@@ -53,6 +55,10 @@ pub struct Setting<'m> {
     pub asids: u32,
     /// How many bits an address has.
     pub address_bits: u32,
+    /// What the hypervisor is offered in MSRs.
+    pub msrs: Offered,
+    /// The machine's ports of power.
+    pub ports: Ports,
 }
 
 /// The monitor and what it knows of both levels above it.
@@ -68,10 +74,8 @@ pub struct Monitor<'m> {
     level: Level,
     /// The hypervisor's global interrupt flag.
     interrupts: bool,
-    /// EFER.SVME as the hypervisor has it.
-    svme: bool,
-    /// VM_HSAVE_PA as the hypervisor has it.
-    save_area: u64,
+    /// MSRs as the hypervisor has them.
+    msrs: Msrs,
     maps: Maps,
     /// Whose proposals the shadow has.
     shadowed: Option<(Frame, u32)>,
@@ -149,8 +153,10 @@ pub enum Action {
 pub enum End {
     /// The hypervisor's CPU shut down: that is how it starts anew, or breaks.
     Shutdown,
-    /// The hypervisor has the machine start anew, or switched off.
+    /// The hypervisor has the machine start anew.
     Reset,
+    /// The hypervisor has it sleep, or switched off.
+    Off,
     /// The CPU does not take the hypervisor's control block: the monitor is wrong.
     Invalid,
     /// The hypervisor came out for a reason that nobody asked for.
@@ -162,6 +168,7 @@ impl fmt::Display for End {
         match self {
             Self::Shutdown => f.write_str("the hypervisor shut down"),
             Self::Reset => f.write_str("the hypervisor resets the machine"),
+            Self::Off => f.write_str("the hypervisor puts the machine to sleep, or off"),
             Self::Invalid => f.write_str("the CPU refuses the hypervisor's control block"),
             Self::Unexpected(code) => write!(f, "the hypervisor came out by {code:?}"),
         }
@@ -190,22 +197,21 @@ impl<'m> Monitor<'m> {
         control.nested_features = ControlArea::NESTED_PAGING;
         control.nested_cr3 = setting.views.host.root().number() << 12;
         Self {
-            setting,
             staging: Staging::default(),
             hypervisor,
             guest: Vmcb::zeroed(),
             switched,
             level: Level::Hypervisor,
             interrupts: true,
-            svme: false,
-            save_area: 0,
-            maps: Maps::new(),
+            msrs: Msrs::new(setting.msrs),
+            maps: Maps::new(&setting.ports),
             shadowed: None,
             launched: [const { None }; GUESTS],
             ended: [None; GUESTS],
             epoch: Epoch(0),
             counts: Counts::new(),
             refusals: 0,
+            setting,
         }
     }
 
@@ -327,7 +333,7 @@ impl<'m> Setting<'m> {
 }
 
 impl Maps {
-    fn new() -> Self {
+    fn new(ports: &Ports) -> Self {
         let mut maps = Self {
             insisted_io: IoMap::empty(),
             insisted_msr: MsrMap::empty(),
@@ -337,6 +343,7 @@ impl Maps {
             joined: None,
         };
         maps.insisted_io.insist_all();
+        ports.to_insist_on().for_each(|port| maps.insisted_io.insist(port));
         maps.insisted_msr.insist_against(Whom::Hypervisor);
         maps.insisted_guest_msr.insist_against(Whom::Guest);
         maps

@@ -6,8 +6,10 @@ use super::{Action, End, Exception, Monitor, Work};
 use crate::cpuid::{Asker, cpuid};
 use crate::exit_code::ExitCode;
 use crate::machine::Machine;
+use crate::msr::{self, MsrAnswer};
 use crate::permission_map::{IoAccess, IoWidth};
-use crate::vmcb::{Event, EventKind, Intercept, Intercepts, Vmcb, efer};
+use crate::ports::PortAnswer;
+use crate::vmcb::{Event, EventKind, Intercept, Intercepts, Vmcb};
 
 /// What the hypervisor does not do unseen.
 pub(super) fn intercepts() -> Intercepts {
@@ -28,10 +30,6 @@ pub(super) fn intercepts() -> Intercepts {
         I::Invlpga,
     ])
 }
-
-const EFER: u32 = 0xc000_0080;
-const VM_CR: u32 = 0xc001_0114;
-const VM_HSAVE_PA: u32 = 0xc001_0117;
 
 impl<'m> Monitor<'m> {
     pub(super) fn on_hypervisor_exit<M: Machine>(&mut self, machine: &mut M) -> Action {
@@ -58,7 +56,7 @@ impl<'m> Monitor<'m> {
             Intercept::Io => return self.on_port(machine),
             Intercept::Shutdown | Intercept::Init => return Action::End(End::Shutdown),
             Intercept::Vmmcall | Intercept::Skinit => self.raise(Exception::InvalidOpcode),
-            _ if !self.svme => self.raise(Exception::InvalidOpcode),
+            _ if !self.msrs.svme() => self.raise(Exception::InvalidOpcode),
             Intercept::Vmrun => self.vmrun(machine),
             Intercept::Vmload => self.vmload(machine),
             Intercept::Vmsave => self.vmsave(machine),
@@ -161,39 +159,30 @@ impl<'m> Monitor<'m> {
         let write = self.hypervisor.control.exit_info_1 & 1 != 0;
         let msr = self.switched.general.rcx as u32;
         let value = self.hypervisor.save.rax & 0xffff_ffff | self.switched.general.rdx << 32;
-        let current = self.hypervisor.save.efer;
-        let svme = if self.svme { efer::SVME } else { 0 };
-        let answer = match (msr, write) {
-            (EFER, false) => Some(current & !efer::SVME | svme),
-            (VM_HSAVE_PA, false) => Some(self.save_area),
-            (VM_CR, false) => Some(0),
-            (EFER, true) => {
-                self.svme = value & efer::SVME != 0;
-                let kept = current & efer::LMA | efer::SVME;
-                self.hypervisor.save.efer = value & !efer::LMA | kept;
-                Some(0)
-            }
-            (VM_HSAVE_PA, true) => {
-                let checked = self.offer(machine).operand(value);
-                if let Err(why) = checked {
-                    self.refuse(machine, format_args!("VM_HSAVE_PA {value:#x}: {:?}", why.why));
-                } else {
-                    self.save_area = value;
-                }
-                checked.ok().map(|_| 0)
-            }
-            _ => {
-                self.refuse(machine, format_args!("access to MSR {msr:#x}, write: {write}"));
-                None
-            }
+        let answer = if write {
+            let readable = self.offer(machine).operand(value).is_ok();
+            let mut below = Real { machine, readable };
+            self.msrs.write(msr, value, &mut self.hypervisor.save, &mut below)
+        } else {
+            self.msrs.read(msr, &self.hypervisor.save)
         };
-        let Some(answer) = answer else {
-            self.raise(Exception::GeneralProtection);
-            return;
+        let read = match answer {
+            MsrAnswer::Value(read) => read,
+            MsrAnswer::Done => 0,
+            MsrAnswer::PassOn if write => {
+                machine.write_msr(msr, value);
+                0
+            }
+            MsrAnswer::PassOn => machine.read_msr(msr),
+            MsrAnswer::GeneralProtection => {
+                self.refuse(machine, format_args!("access to MSR {msr:#x}, write: {write}"));
+                self.raise(Exception::GeneralProtection);
+                return;
+            }
         };
         if !write {
-            self.hypervisor.save.rax = answer & 0xffff_ffff;
-            self.switched.general.rdx = answer >> 32;
+            self.hypervisor.save.rax = read & 0xffff_ffff;
+            self.switched.general.rdx = read >> 32;
         }
         self.skip(2);
     }
@@ -214,16 +203,14 @@ impl<'m> Monitor<'m> {
         };
         if info & 1 == 0 {
             let value = (rax & bits) as u32;
-            let resets = match access.port {
-                0x64 => value & 0xf1 == 0xf0 && value & 1 == 0,
-                0x92 => value & 1 != 0,
-                0xcf9 => value & 4 != 0,
-                _ => false,
-            };
-            if resets {
-                return Action::End(End::Reset);
+            match self.setting.ports.write(access, value) {
+                PortAnswer::PassOn => machine.write_port(access, value),
+                PortAnswer::Done => {
+                    self.refuse(machine, format_args!("{value:#x} to port {:#x}", access.port));
+                }
+                PortAnswer::Reset => return Action::End(End::Reset),
+                PortAnswer::Off => return Action::End(End::Off),
             }
-            machine.write_port(access, value);
         } else {
             let read = u64::from(machine.read_port(access));
             let kept = if bits == 0xffff_ffff { 0 } else { rax & !bits };
@@ -231,6 +218,22 @@ impl<'m> Monitor<'m> {
         }
         self.hypervisor.save.rip = self.hypervisor.control.exit_info_2;
         Action::Enter
+    }
+}
+
+/// The CPU as it is, and whether the hypervisor may read the page that it names.
+struct Real<'m, M> {
+    machine: &'m mut M,
+    readable: bool,
+}
+
+impl<M: Machine> msr::Below for Real<'_, M> {
+    fn real(&mut self, msr: u32) -> u64 {
+        self.machine.read_msr(msr)
+    }
+
+    fn is_readable_page(&mut self, _: u64) -> bool {
+        self.readable
     }
 }
 
