@@ -199,11 +199,11 @@ impl Code<'_> {
         Ok(what)
     }
 
-    /// Reads prefixes and what follows them. REX counts only if it is the last.
+    /// Reads prefixes and what follows them. What stands behind REX is no prefix any more: nobody
+    /// writes one there, where it would undo REX.
     fn opcode(&mut self) -> Result<u8, Undecodable> {
         loop {
             let byte = self.next()?;
-            let rex = self.size == CodeSize::Bits64 && byte & 0xf0 == 0x40;
             match byte {
                 0x66 => self.prefixes.operand_16 = true,
                 0x67 => self.prefixes.address = true,
@@ -211,20 +211,24 @@ impl Code<'_> {
                 0x64 | 0x65 => self.prefixes.fs_or_gs = true,
                 0xf0 => self.prefixes.lock = true,
                 0xf2 | 0xf3 => self.prefixes.repeat = Some(byte),
-                _ if rex => {}
+                0x40..=0x4f if self.size == CodeSize::Bits64 => {
+                    self.prefixes.rex = byte;
+                    return self.next();
+                }
                 _ => return Ok(byte),
             }
-            self.prefixes.rex = if rex { byte } else { 0 };
         }
     }
 
     fn two_bytes(&mut self) -> Result<What, Undecodable> {
         match self.next()? {
+            // Prefixes make other instructions of these.
+            0x01 if self.prefixes.operand_16 || self.prefixes.repeat.is_some() => {
+                Err(Undecodable::Unknown)
+            }
             0x01 => match self.next()? {
+                0xd1 => Ok(What::Xsetbv),
                 0xd9 => Ok(What::Vmmcall),
-                0xd1 if self.prefixes.repeat.is_none() && !self.prefixes.operand_16 => {
-                    Ok(What::Xsetbv)
-                }
                 _ => Err(Undecodable::Unknown),
             },
             0x08 => Ok(What::Invd),

@@ -15,7 +15,7 @@
 use core::fmt;
 
 use view_core::registers::{Changed, Exit, Registers, accept, show};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes, transmute_mut};
 use zeroize::Zeroize;
 
 use crate::context::{gather, masked, scatter};
@@ -175,12 +175,7 @@ impl Stopped {
         let mut others = General::ZERO;
         scatter(&masked, &mut rest, &mut others);
         scatter(&masked, &mut shown, &mut others);
-        let is_as_shown = rest.as_bytes() == shown.as_bytes();
-        for secret in [rest.as_mut_bytes(), shown.as_mut_bytes()] {
-            secret.zeroize();
-        }
-        others.zeroize();
-        if !is_as_shown {
+        if rest.as_bytes() != shown.as_bytes() {
             return Err(Refused::Changed(Changed("reserved")));
         }
         let mut returned = gather(save, general);
@@ -257,7 +252,8 @@ impl Stopped {
 
 impl Zeroize for Resumed {
     fn zeroize(&mut self) {
-        self.save.as_mut_bytes().zeroize();
+        let words: &mut [u64; size_of::<StateSaveArea>() / 8] = transmute_mut!(&mut self.save);
+        words.zeroize();
         self.general.zeroize();
         self.xcr0.zeroize();
     }
