@@ -58,7 +58,7 @@ pub(crate) enum Missed {
 pub(crate) struct Rig {
     pub(crate) machine: Mock,
     monitor: Box<Monitor<'static>>,
-    frames: Frames<'static>,
+    owners: &'static [Owner],
     /// Whether the CPU says where instructions end.
     pub(crate) says_next: bool,
     /// The block that was entered last.
@@ -84,13 +84,13 @@ impl Rig {
             Pool::new(tables.map(|number| Frame::new(number).unwrap()));
         let mut table = || NestedTable::new(&mut machine, &mut pool, Levels::Four).unwrap();
         let (host, shadow) = (table(), table());
-        let frames = Frames::new(leaked(usize::try_from(size.frames).unwrap(), Owner::new));
+        let owners = leaked(usize::try_from(size.frames).unwrap(), Owner::new);
         let storage =
             || Storage { slots: leaked(GUEST_PAGES_MAX, Slot::new), leases: leaked(4, Lease::new) };
         let setting = Setting {
             views: Views::new(host, pool),
             shadow,
-            frames,
+            owners,
             frames_end: size.frames,
             storage: std::array::from_fn(|_| storage()),
             root_key: RootKey::new([7; 32]),
@@ -100,7 +100,7 @@ impl Rig {
         let monitor = Box::new(Monitor::new(setting, hypervisor(), Switched::initial()));
         let (kept, ended) = (BTreeMap::new(), None);
         let says_next = false;
-        let mut rig = Self { machine, monitor, frames, says_next, entered: 0, kept, ended };
+        let mut rig = Self { machine, monitor, owners, says_next, entered: 0, kept, ended };
         rig.write_msr(0xc000_0080, HYPERVISOR_EFER | efer::SVME);
         rig
     }
@@ -128,7 +128,7 @@ impl Rig {
     }
 
     pub(crate) fn owner(&self, frame: u64) -> Option<Ownership> {
-        self.frames.owner(Frame::new(frame).unwrap())
+        Frames::new(self.owners).owner(Frame::new(frame).unwrap())
     }
 
     /// Whether a frame belongs to some guest that was launched.
