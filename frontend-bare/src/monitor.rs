@@ -294,7 +294,8 @@ impl<'m> Monitor<'m> {
     /// The hypervisor goes on behind the instruction that it came out by.
     fn skip(&mut self, bytes: u64) {
         let Vmcb { control, save } = &mut self.hypervisor;
-        save.rip = if control.next_rip > save.rip { control.next_rip } else { save.rip + bytes };
+        let is_told = control.next_rip > save.rip;
+        save.rip = if is_told { control.next_rip } else { save.rip.wrapping_add(bytes) };
         control.interrupt_state &= !ControlArea::INTERRUPT_SHADOW;
     }
 

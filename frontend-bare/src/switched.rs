@@ -3,6 +3,7 @@
 use core::fmt;
 use core::mem::offset_of;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::Zeroize;
 
 use crate::general::General;
@@ -24,7 +25,7 @@ pub struct Switched {
 
 /// x87, XMM, YMM and all else that XSAVE saves, in its form (the manual, volume 1, 11.5). A guest's
 /// secrets: they neither print nor compare.
-#[derive(Clone, Zeroize)]
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Zeroize)]
 #[repr(C, align(64))]
 pub struct Extended([u8; Self::BYTES]);
 

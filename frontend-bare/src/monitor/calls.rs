@@ -11,6 +11,7 @@ use crate::launched;
 use crate::machine::Machine;
 use crate::switched::Extended;
 use crate::veiled::{Broken, Image, NotLaunched, Touched, Veiled};
+use crate::vmcb::VirtualInterrupt;
 
 /// What is next after a call.
 enum Next {
@@ -171,6 +172,13 @@ impl<'m> Monitor<'m> {
         let control = &mut self.guest.control;
         control.nested_cr3 = memory.root().number() << 12;
         control.intercepts = launched::intercepts(&entered.wanted);
+        // Both are the hypervisor's from before: on CPUs that write no such address it would say
+        // where the guest's first instruction ends, and what waits may be an exception.
+        control.next_rip = 0;
+        if !launched::may_wait(control) {
+            let waiting = control.virtual_interrupt;
+            control.virtual_interrupt = waiting.with(VirtualInterrupt::IRQ, false);
+        }
         self.launched[number] = Some(Launched {
             memory,
             block: entered.block,

@@ -54,18 +54,23 @@ impl<'m> Monitor<'m> {
         let Some(block) = self.operand(machine, "VMRUN") else { return };
         let mut asked = Vmcb::of_page(&self.desk(machine).copy(block)).clone();
         asked.save.take_vmload_state(&self.hypervisor.save);
+        // First of all: for a block that is refused nothing of a launched guest's is put back.
+        let checked = self.offer(machine).check(&asked);
+        let mut entry = match checked {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.refuse(machine, format_args!("VMRUN: {:?}: {:?}", error.field, error.why));
+                return self.fail_entry(machine, block, ExitCode::Invalid);
+            }
+        };
         let launched = match self.resume(machine, block, &mut asked) {
             Ok(launched) => launched,
             Err(Gone) => return self.fail_entry(machine, block, SHUT_DOWN),
         };
-        let checked = self.offer(machine).check(&asked);
-        match checked {
-            Ok(entry) => self.enter(machine, (block, launched, xcr0), (&asked, &entry)),
-            Err(error) => {
-                self.refuse(machine, format_args!("VMRUN: {:?}: {:?}", error.field, error.why));
-                self.fail_entry(machine, block, ExitCode::Invalid);
-            }
+        if launched.is_some() {
+            entry.event = Some(asked.control.event).filter(|event| event.is_valid());
         }
+        self.enter(machine, (block, launched, xcr0), (&asked, &entry));
     }
 
     /// The guest did not run: VMRUN did not accept the block, or there is no guest any more.

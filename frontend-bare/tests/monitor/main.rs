@@ -1,0 +1,10 @@
+//! The monitor on a machine of plain memory: what it promises to guests, and what hypervisors try.
+
+mod attacks;
+mod calls;
+mod guest;
+mod life;
+mod machine;
+mod pages;
+mod registers;
+mod rig;
