@@ -9,9 +9,9 @@
 #[path = "../../src/plain/abi.rs"]
 mod abi;
 mod answers;
+mod say;
 #[path = "../secrets.rs"]
 mod secrets;
-mod say;
 mod sys;
 
 use abi::{boot, call, gfn, port, rights};
@@ -125,7 +125,10 @@ impl Guest {
             secrets::word(self.seed, place)
         };
         for at in 0..secrets::GENERAL + secrets::VECTORS {
-            sys::want(at, if at < secrets::GENERAL { probe.filled(at, word(at)) } else { word(at) });
+            sys::want(
+                at,
+                if at < secrets::GENERAL { probe.filled(at, word(at)) } else { word(at) },
+            );
         }
         if number == 0 || number == 14 {
             sys::start_timer(2_000_000);

@@ -1,0 +1,48 @@
+//! An unmodified Debian kernel hosts two guests that keep secrets, and is searched for them.
+//!
+//! The same Linux, guests, scanner and attacks run twice: with nothing beneath Linux, where every
+//! route must lead to the secrets and every attack must succeed, or the search proves nothing; and
+//! with the monitor beneath it, where none may. This file has the first, by which the second is
+//! judged.
+
+#[expect(dead_code, unreachable_pub, reason = "most of it is the VMM's and the guest's")]
+#[path = "../../../frontend-kvm/src/plain/abi.rs"]
+mod abi;
+mod archive;
+mod boot;
+mod made;
+mod packages;
+#[expect(dead_code, reason = "most of it is the guest's and the scanner's")]
+#[path = "../../../frontend-kvm/lane/secrets.rs"]
+mod secrets;
+mod transcript;
+mod verdict;
+
+use boot::Beneath;
+use packages::Packages;
+use transcript::Transcript;
+
+/// The Debian packages, or none if the lane can't run here: that is said, and a failure if it must
+/// not be.
+fn packages(test: &str) -> Option<Packages> {
+    let required = std::env::var("PAGEVEIL_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|name| name == "qemu");
+    match boot::is_possible().and_then(|()| packages::unpacked()) {
+        Ok(packages) => Some(packages),
+        Err(why) => {
+            assert!(!required, "{test} must not be skipped: {why}");
+            eprintln!("skipped: {test}: {why}");
+            None
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs QEMU and Debian's packages"]
+fn with_nothing_beneath_linux_every_route_leads_to_the_secrets() {
+    let test = "with_nothing_beneath_linux_every_route_leads_to_the_secrets";
+    let Some(packages) = packages(test) else { return };
+    let said = boot::boot(&packages, Beneath::Nothing);
+    let complaints = verdict::complaints(&Transcript::parse(&said), Beneath::Nothing);
+    assert!(complaints.is_empty(), "{complaints:#?}\n{said}");
+}

@@ -1,0 +1,66 @@
+//! What the lane's Linux says on its console, as facts.
+
+use std::collections::BTreeMap;
+
+/// One line of the scanner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Scan {
+    pub(crate) route: String,
+    pub(crate) guest: String,
+    pub(crate) class: String,
+    /// How many different words it looked for.
+    pub(crate) words: u64,
+    /// How often it found one.
+    pub(crate) hits: u64,
+}
+
+/// All that was said.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    pub(crate) scans: Vec<Scan>,
+    /// What came of each attack: one word, and what was seen.
+    pub(crate) attacks: BTreeMap<String, (String, String)>,
+    lines: Vec<String>,
+}
+
+impl Transcript {
+    pub(crate) fn parse(console: &str) -> Self {
+        let mut this = Self::default();
+        for line in console.lines().map(str::trim) {
+            if let Some(fields) = line.strip_prefix("scan ") {
+                this.scans.extend(scan(fields));
+            } else if let Some((name, (outcome, seen))) = line
+                .strip_prefix("attack ")
+                .and_then(|line| line.split_once(": "))
+                .and_then(|(name, rest)| Some((name, rest.split_once(": ")?)))
+            {
+                this.attacks.insert(name.into(), (outcome.into(), seen.into()));
+            }
+            this.lines.push(line.into());
+        }
+        this
+    }
+
+    /// Whether a whole line was this.
+    pub(crate) fn says(&self, wanted: &str) -> bool {
+        self.lines.iter().any(|line| line == wanted)
+    }
+
+    /// The rest of the first line that begins so.
+    pub(crate) fn after(&self, beginning: &str) -> Option<&str> {
+        self.lines.iter().find_map(|line| line.strip_prefix(beginning))
+    }
+}
+
+/// The fields of a scanner's line. None if one is missing.
+fn scan(fields: &str) -> Option<Scan> {
+    let fields: BTreeMap<_, _> = fields.split(' ').filter_map(|f| f.split_once('=')).collect();
+    let text = |name| fields.get(name).map(|value| (*value).to_owned());
+    Some(Scan {
+        route: text("route")?,
+        guest: text("guest")?,
+        class: text("class")?,
+        words: fields.get("words")?.parse().ok()?,
+        hits: fields.get("hits")?.parse().ok()?,
+    })
+}
