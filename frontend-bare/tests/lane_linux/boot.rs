@@ -41,7 +41,7 @@ pub(crate) fn is_possible() -> Result<(), String> {
 /// Boots it; what it said until it was off.
 pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> String {
     let made = make(packages);
-    let initrd = initrd(&made, packages);
+    let initrd = initrd(made, packages);
     let mut qemu = Command::new("timeout");
     qemu.args(["120", "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "EPYC"]);
     qemu.args(["-m", "512", "-smp", "1", "-display", "none", "-nodefaults", "-no-reboot"]);
@@ -60,6 +60,7 @@ pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> String {
         }
     }
     let done = qemu.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("QEMU");
+    kept(&format!("{beneath:?}.console"), &done.stdout);
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::packages::Packages;
 
@@ -30,8 +31,13 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../frontend-kvm")
 }
 
-/// Builds it all.
-pub(crate) fn make(packages: &Packages) -> Made {
+/// Builds it all, once.
+pub(crate) fn make(packages: &Packages) -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| make_all(packages))
+}
+
+fn make_all(packages: &Packages) -> Made {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lane_linux");
     std::fs::create_dir_all(&folder).expect("a folder for what is built");
     let programs = folder.join(TARGET).join("release");

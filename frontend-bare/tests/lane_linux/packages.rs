@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Whatever the current cloud kernel is called.
 const KERNEL: &str = "linux-image-cloud-amd64";
@@ -72,7 +73,12 @@ fn cache() -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// Why they can't be had.
-pub(crate) fn unpacked() -> Result<Packages, String> {
+pub(crate) fn unpacked() -> Result<&'static Packages, String> {
+    static PACKAGES: OnceLock<Result<Packages, String>> = OnceLock::new();
+    PACKAGES.get_or_init(unpack).as_ref().map_err(Clone::clone)
+}
+
+fn unpack() -> Result<Packages, String> {
     let image = depends(KERNEL, "linux-image-").or_else(|_| {
         // A machine as new as this has no lists of packages yet.
         said(Command::new("apt-get").args(["update", "-qq"]))?;

@@ -41,6 +41,20 @@ impl Transcript {
         this
     }
 
+    /// How often each route led to a secret of each class, and what came of the attacks.
+    pub(crate) fn summary(&self) -> String {
+        let mut routes: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+        for Scan { route, class, hits, .. } in &self.scans {
+            *routes.entry(route).or_default().entry(class).or_default() += hits;
+        }
+        let routes = routes.iter().map(|(route, hits)| {
+            let hits: Vec<_> = hits.iter().map(|(class, hits)| format!("{class} {hits}")).collect();
+            format!("\n    {route}: {}", hits.join(", "))
+        });
+        let attacks = self.attacks.iter().map(|(name, (outcome, _))| format!(" {name} {outcome}"));
+        routes.chain(["\n   ".into()]).chain(attacks).collect()
+    }
+
     /// Whether a whole line was this.
     pub(crate) fn says(&self, wanted: &str) -> bool {
         self.lines.iter().any(|line| line == wanted)

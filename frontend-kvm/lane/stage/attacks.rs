@@ -146,11 +146,8 @@ fn foreign(host: &Host) -> Result<Played> {
             Stop::Rang(..) => break,
             Stop::Dead(why) => return Err(format!("the other guest: {why}").into()),
             Stop::Ended(code) => return Err(format!("the other guest ended: {code}").into()),
-            Stop::Console(_)
-            | Stop::Device
-            | Stop::Mailbox(_)
-            | Stop::Signal
-            | Stop::Nobody(_) => {}
+            Stop::Console(_) | Stop::Device | Stop::Mailbox(_) | Stop::Signal | Stop::Nobody(_) => {
+            }
         }
     }
     let played = run(vm(host, 0x44, mode::PAGES)?, &mut |vm, ring| {
