@@ -38,14 +38,23 @@ pub(crate) fn is_possible() -> Result<(), String> {
     Ok(())
 }
 
-/// Boots it; what it said until it was off.
-pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> String {
+/// What was said until the machine was off.
+pub(crate) struct Said {
+    /// By the lane's programs, on the second serial line.
+    pub(crate) facts: String,
+    /// By the kernel and whoever is beneath it, on the first one.
+    pub(crate) console: String,
+}
+
+/// Boots it.
+pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> Said {
     let made = make(packages);
     let initrd = initrd(made, packages);
     let mut qemu = Command::new("timeout");
     qemu.args(["120", "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "EPYC"]);
     qemu.args(["-m", "512", "-smp", "1", "-display", "none", "-nodefaults", "-no-reboot"]);
-    qemu.args(["-serial", "stdio"]);
+    let facts = kept(&format!("{beneath:?}.facts"), &[]);
+    qemu.args(["-serial", "stdio", "-serial", &format!("file:{}", facts.display())]);
     match beneath {
         Beneath::Nothing => {
             let line = format!("{COMMAND_LINE} {ALONE}");
@@ -61,7 +70,9 @@ pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> String {
     }
     let done = qemu.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("QEMU");
     kept(&format!("{beneath:?}.console"), &done.stdout);
-    String::from_utf8_lossy(&done.stdout).into_owned()
+    let facts = std::fs::read(facts).expect("a serial line");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { facts: text(&facts), console: text(&done.stdout) }
 }
 
 fn initrd(made: &Made, packages: &Packages) -> Vec<u8> {

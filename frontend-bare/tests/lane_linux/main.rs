@@ -19,7 +19,7 @@ mod verdict;
 
 use std::io::Write;
 
-use boot::Beneath;
+use boot::{Beneath, Said};
 use packages::Packages;
 use transcript::Transcript;
 
@@ -46,11 +46,11 @@ fn tell(line: &str) {
 /// Boots Linux on this and judges what it says.
 fn judge(test: &str, beneath: Beneath) {
     let Some(packages) = packages(test) else { return };
-    let said = boot::boot(packages, beneath);
-    let transcript = Transcript::parse(&said);
+    let Said { facts, console } = boot::boot(packages, beneath);
+    let transcript = Transcript::parse(&facts, &console);
     let complaints = verdict::complaints(&transcript, beneath);
     tell(&format!("{beneath:?} beneath Linux: {}\n", transcript.summary()));
-    assert!(complaints.is_empty(), "{said}\n{complaints:#?}");
+    assert!(complaints.is_empty(), "{facts}\n{console}\n{complaints:#?}");
 }
 
 #[test]

@@ -20,13 +20,25 @@ pub(crate) struct Transcript {
     pub(crate) scans: Vec<Scan>,
     /// What came of each attack: one word, and what was seen.
     pub(crate) attacks: BTreeMap<String, (String, String)>,
+    /// What whoever is beneath Linux says it refused.
+    pub(crate) refused: Vec<String>,
+    /// Why it stopped guests.
+    pub(crate) stopped: Vec<String>,
     lines: Vec<String>,
 }
 
 impl Transcript {
-    pub(crate) fn parse(console: &str) -> Self {
+    /// Of what the lane's programs said, and of what was on the console.
+    pub(crate) fn parse(facts: &str, console: &str) -> Self {
         let mut this = Self::default();
-        for line in console.lines().map(str::trim) {
+        for line in console.lines().filter_map(|line| line.trim().strip_prefix("monitor: ")) {
+            if let Some(what) = line.strip_prefix("refused: ") {
+                this.refused.push(what.into());
+            } else if let Some((_, why)) = line.split_once(" is stopped: ") {
+                this.stopped.push(why.into());
+            }
+        }
+        for line in facts.lines().map(str::trim) {
             if let Some(fields) = line.strip_prefix("scan ") {
                 this.scans.extend(scan(fields));
             } else if let Some((name, (outcome, seen))) = line

@@ -17,8 +17,15 @@ const ROUTES: [(&str, &[&str]); 6] = [
 
 const CLASSES: [&str; 6] = ["memory", "mailbox", "general", "control", "xmm", "ymm"];
 
-const ATTACKS: [&str; 8] =
-    ["write", "swap", "replay", "foreign", "register", "hsave", "vmload", "vmrun"];
+/// On guests, by their VMM.
+const ON_GUESTS: [&str; 5] = ["write", "swap", "replay", "foreign", "register"];
+/// On the monitor, from ring 0, and how it names what it refuses.
+const ON_THE_MONITOR: [(&str, &str); 4] = [
+    ("peek", "the hypervisor touches"),
+    ("hsave", "VM_HSAVE_PA"),
+    ("vmload", "VMLOAD"),
+    ("vmrun", "VMRUN"),
+];
 
 /// How KVM says that nobody serves a call.
 const NOBODY: &str = "18446744073709550616";
@@ -53,23 +60,19 @@ impl Judge<'_> {
         }
     }
 
-    /// A guest computed with its secrets, kept them, and could talk through its mailbox.
+    /// A guest computed with its secrets, in wide registers too, which the machine of this lane has;
+    /// kept them, and could talk through its mailbox.
     fn guest(&mut self, name: &str, seed: u64) {
         let served = if self.beneath == Beneath::Monitor { "0" } else { NOBODY };
         for call in ["launch", "share", "unshare"] {
             let answer = self.said.after(&format!("[{name}] {call} "));
             self.must(answer == Some(served), || format!("{name}: {call} answers {answer:?}"));
         }
-        let proof = format!("proof {:#x} broken 0", proof(seed, self.is_wide(name)));
-        for fact in [proof.as_str(), "mailbox answered", "mailbox kept", "verdict kept"] {
+        let proof = format!("proof {:#x} broken 0", proof(seed, true));
+        for fact in ["wide 1", proof.as_str(), "mailbox answered", "mailbox kept", "verdict kept"] {
             let said = self.said.says(&format!("[{name}] {fact}"));
             self.must(said, || format!("{name} did not say {fact:?}"));
         }
-    }
-
-    /// Whether a guest's vector registers have upper halves.
-    fn is_wide(&self, guest: &str) -> bool {
-        self.said.says(&format!("[{guest}] wide 1"))
     }
 
     /// A route was searched for all words of a class. With nothing beneath Linux it led to some
@@ -81,11 +84,10 @@ impl Judge<'_> {
             self.must(false, || format!("{route} was not searched for {class} of {guest}"));
             return;
         };
-        let exists = class != "ymm" || self.is_wide(guest);
         self.must(scan.words > 0, || format!("nothing was looked for: {scan:?}"));
         if self.beneath == Beneath::Monitor || route == "before" {
             self.must(scan.hits == 0, || format!("found: {scan:?}"));
-        } else if leads && exists {
+        } else if leads {
             self.must(scan.hits > 0, || format!("not found: {scan:?}"));
         }
     }
@@ -95,19 +97,30 @@ impl Judge<'_> {
     fn attacks(&mut self) {
         let outcome = |name: &str| Some(self.said.attacks.get(name)?.0.as_str());
         let honest = outcome("page-out");
-        let came: Vec<_> = ATTACKS.iter().map(|name| (*name, outcome(name))).collect();
+        let names = ON_GUESTS.into_iter().chain(ON_THE_MONITOR.map(|(name, _)| name));
+        let came: Vec<_> = names.map(|name| (name, outcome(name))).collect();
         self.must(honest == Some("unmoved"), || format!("page-out: {honest:?}"));
+        let alone = self.beneath == Beneath::Nothing;
+        let wanted = Some(if alone { "fooled" } else { "stopped" });
         for (name, outcome) in came {
-            let fine = match self.beneath {
-                Beneath::Nothing => outcome == Some("fooled"),
-                Beneath::Monitor => matches!(outcome, Some("stopped" | "unmoved")),
-            };
-            self.must(fine, || format!("attack {name}: {outcome:?}"));
+            self.must(outcome == wanted, || format!("attack {name}: {outcome:?}"));
         }
         let leaked = self.said.says("stage: the guest reads the other one's page");
         let missed = self.said.says("stage: the guest misses the other one's page");
-        let expected = (self.beneath == Beneath::Nothing, self.beneath == Beneath::Monitor);
-        self.must((leaked, missed) == expected, || "the other one's page".into());
+        self.must((leaked, missed) == (alone, !alone), || "the other one's page".into());
+        if !alone {
+            self.reasons();
+        }
+    }
+
+    /// The monitor said of each attack why it was refused.
+    fn reasons(&mut self) {
+        let (stopped, refused) = (self.said.stopped.clone(), self.said.refused.clone());
+        self.must(stopped.len() == ON_GUESTS.len(), || format!("stopped guests: {stopped:?}"));
+        for (name, what) in ON_THE_MONITOR {
+            let is_said = refused.iter().any(|line| line.starts_with(what));
+            self.must(is_said, || format!("{name} is not among what was refused: {refused:?}"));
+        }
     }
 }
 
@@ -137,7 +150,7 @@ mod tests {
                 }
             }
         }
-        for name in ATTACKS {
+        for name in ON_GUESTS.into_iter().chain(ON_THE_MONITOR.map(|(name, _)| name)) {
             let outcome = if alone { "fooled" } else { "stopped" };
             text += &format!("attack {name}: {outcome}: as was seen\r\n");
         }
@@ -148,8 +161,15 @@ mod tests {
         )
     }
 
-    fn wrong(console: &str, beneath: Beneath) -> Vec<String> {
-        complaints(&Transcript::parse(console), beneath)
+    /// What the monitor says when it refuses what it must.
+    fn console() -> String {
+        let stopped = ON_GUESTS.map(|name| format!("monitor: guest 0 is stopped: {name}\r\n"));
+        let refused = ON_THE_MONITOR.map(|(_, what)| format!("monitor: refused: {what} x\r\n"));
+        stopped.concat() + &refused.concat()
+    }
+
+    fn wrong(facts: &str, beneath: Beneath) -> Vec<String> {
+        complaints(&Transcript::parse(facts, &console()), beneath)
     }
 
     #[test]
@@ -168,10 +188,18 @@ mod tests {
             let text = perfect(beneath);
             for missing in text.lines() {
                 let rest: Vec<_> = text.lines().filter(|line| *line != missing).collect();
-                // How wide registers are is said for one class of secrets alone; without it that
-                // class need not be found, but the proof is another.
                 assert!(!wrong(&rest.join("\n"), beneath).is_empty(), "{beneath:?}: {missing}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_said() {
+        let (facts, console) = (perfect(Beneath::Monitor), console());
+        for missing in console.lines() {
+            let rest: Vec<_> = console.lines().filter(|line| *line != missing).collect();
+            let said = Transcript::parse(&facts, &rest.join("\n"));
+            assert!(!complaints(&said, Beneath::Monitor).is_empty(), "{missing}");
         }
     }
 
