@@ -5,6 +5,9 @@
 
 use crate::abi::{DEVICE, port};
 
+/// The guests that run at once: what they are called, and what their secrets are made from.
+pub(crate) const GUESTS: [(&str, u64); 2] = [("a", 0x0a11_5eed), ("b", 0x0b22_5eed)];
+
 /// What the words of the boot page are, that the lane gives its guests.
 pub(crate) mod order {
     /// The word that all secrets are made from.

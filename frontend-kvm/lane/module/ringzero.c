@@ -7,6 +7,7 @@
 #include <linux/gfp.h>
 #include <linux/io.h>
 #include <linux/module.h>
+#include <linux/uaccess.h>
 #include <asm/msr.h>
 
 static char *attempt = "";
@@ -14,16 +15,19 @@ module_param(attempt, charp, 0);
 static unsigned long address;
 module_param(address, ulong, 0);
 
-/* An instruction that takes a physical address in rax. Not 0: it faulted. */
-#define SVM(instruction, physical)                                                             \
-	({                                                                                     \
-		int fault = 0;                                                                 \
-		asm volatile("1: " instruction "\n2:\n"                                        \
-			     ".pushsection .fixup, \"ax\"\n3: mov $1, %0\n jmp 2b\n"           \
-			     ".popsection\n" _ASM_EXTABLE(1b, 3b)                              \
-			     : "+r"(fault) : "a"(physical) : "memory", "cc");                  \
-		fault;                                                                         \
-	})
+/* Reads the first word of it, as any memory is read. All ones is what nobody answers with. */
+static int peek(void)
+{
+	void *mapped = memremap(address, PAGE_SIZE, MEMREMAP_WB);
+	u64 word = ~0ULL;
+	int fault;
+
+	if (!mapped)
+		return -ENOMEM;
+	fault = copy_from_kernel_nofault(&word, mapped, sizeof(word));
+	memunmap(mapped);
+	return fault || word == ~0ULL ? -EFAULT : -EAGAIN;
+}
 
 /* Moves where the CPU saves its own state at VMRUN, and back. */
 static int move_save_area(void)
@@ -34,28 +38,23 @@ static int move_save_area(void)
 		return -EFAULT;
 	rdmsrl_safe(MSR_VM_HSAVE_PA, &new);
 	wrmsrl_safe(MSR_VM_HSAVE_PA, old);
-	pr_emerg("ringzero: the save area was at %#llx\n", new);
 	return new == address ? -EAGAIN : -EFAULT;
 }
 
-/* Loads segments and system registers from there, saves them where they can be read, and puts
- * the own ones back. Between the two nothing may use gs. */
-static int load_state(unsigned long own, unsigned long seen)
+/* Loads segments and system registers from there, and puts the own ones back. Between the two
+ * nothing may use gs. */
+static int load_state(unsigned long own)
 {
 	int fault;
 
-	SVM("vmsave %%rax", own);
-	asm volatile("mov %1, %%rax\n"
+	asm volatile("mov %2, %%rax\n vmsave %%rax\n"
+		     "mov %1, %%rax\n"
 		     "1: vmload %%rax\n"
-		     "mov %2, %%rax\n vmsave %%rax\n mov %3, %%rax\n vmload %%rax\n"
-		     "xor %0, %0\n jmp 4f\n"
+		     "mov %2, %%rax\n vmload %%rax\n xor %0, %0\n jmp 4f\n"
 		     "2: mov $1, %0\n"
 		     "4:\n" _ASM_EXTABLE(1b, 2b)
-		     : "=&r"(fault) : "r"(address), "r"(seen), "r"(own) : "rax", "memory", "cc");
-	if (fault)
-		return -EFAULT;
-	pr_emerg("ringzero: vmload took lstar %#llx\n", *(u64 *)phys_to_virt(seen + 0x608));
-	return -EAGAIN;
+		     : "=&r"(fault) : "r"(address), "r"(own) : "rax", "memory", "cc");
+	return fault ? -EFAULT : -EAGAIN;
 }
 
 /* Runs whatever is there as a guest. What is none makes the CPU say so in it. */
@@ -78,28 +77,36 @@ static int run_guest(unsigned long save_area)
 	return fault ? -EFAULT : -EAGAIN;
 }
 
-static int __init ringzero_start(void)
+/* With SVM switched on, and interrupts off. */
+static int attempt_svm(unsigned long own)
 {
-	unsigned long pages = __get_free_pages(GFP_KERNEL | __GFP_ZERO, 1);
-	unsigned long own = virt_to_phys((void *)pages);
 	unsigned long flags;
 	u64 efer;
 	int answer = -EINVAL;
 
-	if (!pages)
-		return -ENOMEM;
 	local_irq_save(flags);
 	rdmsrl(MSR_EFER, efer);
 	wrmsrl_safe(MSR_EFER, efer | EFER_SVME);
 	if (!strcmp(attempt, "hsave"))
 		answer = move_save_area();
 	else if (!strcmp(attempt, "vmload"))
-		answer = load_state(own, own + PAGE_SIZE);
+		answer = load_state(own);
 	else if (!strcmp(attempt, "vmrun"))
 		answer = run_guest(own);
 	wrmsrl_safe(MSR_EFER, efer);
 	local_irq_restore(flags);
-	free_pages(pages, 1);
+	return answer;
+}
+
+static int __init ringzero_start(void)
+{
+	unsigned long page = get_zeroed_page(GFP_KERNEL);
+	int answer;
+
+	if (!page)
+		return -ENOMEM;
+	answer = strcmp(attempt, "peek") ? attempt_svm(virt_to_phys((void *)page)) : peek();
+	free_page(page);
 	return answer;
 }
 module_init(ringzero_start);

@@ -4,7 +4,9 @@ use std::fs::{File, create_dir_all};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::stdio::{dup2_stdout, stdout};
 use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::tcdrain;
 
 use crate::Result;
 
@@ -13,6 +15,10 @@ pub(crate) fn set_up() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("devtmpfs", "/dev")] {
         create_dir_all(place)?;
         mount(kind, place, kind, MountFlags::empty(), None)?;
+    }
+    // A line of its own, on which neither the kernel speaks nor anybody beneath it.
+    if let Ok(line) = File::options().write(true).open("/dev/ttyS1") {
+        dup2_stdout(&line)?;
     }
     for module in ["irqbypass", "kvm", "kvm-amd"] {
         load(module, c"").map_err(|why| format!("{module}: {why}"))?;
@@ -31,7 +37,10 @@ pub(crate) fn load(module: &str, parameters: &std::ffi::CStr) -> std::result::Re
 
 /// Ends the machine.
 pub(crate) fn power_off() {
-    rustix::fs::sync();
+    // What was said last is still on its way.
+    if let Err(why) = tcdrain(stdout()) {
+        eprintln!("stage: {why}");
+    }
     if let Err(why) = reboot(RebootCommand::PowerOff) {
         println!("stage: no power off: {why}");
     }

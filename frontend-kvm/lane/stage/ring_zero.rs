@@ -10,7 +10,7 @@ const ADDRESS: &str = "0x200000";
 
 /// Plays them all.
 pub(crate) fn play() -> Result<()> {
-    for attempt in ["hsave", "vmload", "vmrun"] {
+    for attempt in ["peek", "hsave", "vmload", "vmrun"] {
         let parameters = format!("attempt={attempt} address={ADDRESS}");
         let parameters = std::ffi::CString::new(parameters)?;
         match linux::load("ringzero", &parameters) {

@@ -4,10 +4,7 @@ use crate::Result;
 use crate::find::{Finder, Hits};
 use crate::guests::{DOOR, Running};
 use crate::routes;
-use crate::secrets::mode;
-
-/// What the guests are called, and what their secrets are made from.
-const GUESTS: [(&str, u64); 2] = [("a", 0x0a11_5eed), ("b", 0x0b22_5eed)];
+use crate::secrets::{GUESTS, mode};
 
 /// How often the registers of each guest are looked at while it waits.
 const LOOKS: u32 = 5;
@@ -17,6 +14,8 @@ pub(crate) fn play() -> Result<()> {
     std::fs::create_dir_all(DOOR)?;
     let names = GUESTS.map(|(name, _)| name);
     let finder = Finder::new(&GUESTS.map(|(_, seed)| seed));
+    // So that what is found later is the guests', and nothing that is left of looking.
+    physical("before", &names, &finder)?;
     let mut guests = vec![];
     for (name, seed) in GUESTS {
         guests.push(Running::start(name, &[seed, mode::ALL])?);
@@ -52,8 +51,13 @@ fn look(names: &[&str], finder: &Finder, guests: &[Running]) -> Result<()> {
         }
     }
     routes::report("process", names, finder, &hits);
+    physical("physical", names, finder)
+}
+
+/// All memory that the kernel has.
+fn physical(route: &str, names: &[&str], finder: &Finder) -> Result<()> {
     let (hits, bytes) = routes::physical(finder)?;
     println!("stage: read {} MiB of physical memory by /proc/kcore", bytes >> 20);
-    routes::report("physical", names, finder, &hits);
+    routes::report(route, names, finder, &hits);
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! keeps no secret of it.
 //!
 //! Nothing here is trusted. It loads an image, enters it in 64-bit mode at ring 0 with an interrupt
-//! controller in the kernel, and answers ports and a device. All that KVM offers to see of the guest
-//! can be written down as raw bytes ([`door`]), as VMMs do for debuggers and dumps.
+//! controller in the kernel, and answers ports and a device. All that KVM shows of the guest can be
+//! written down as raw bytes ([`door`]), as VMMs do for debuggers and dumps.
 
 pub mod abi;
 pub mod door;

@@ -1,0 +1,66 @@
+//! An unmodified Debian kernel hosts two guests that keep secrets, and is searched for them.
+//!
+//! The same Linux, guests, scanner and attacks run twice: with nothing beneath Linux, where every
+//! route must lead to the secrets and every attack must succeed, or the search proves nothing; and
+//! with the monitor beneath it, where none may.
+
+#[expect(dead_code, unreachable_pub, reason = "most of it is the VMM's and the guest's")]
+#[path = "../../../frontend-kvm/src/plain/abi.rs"]
+mod abi;
+mod archive;
+mod boot;
+mod made;
+mod packages;
+#[expect(dead_code, reason = "most of it is the guest's and the scanner's")]
+#[path = "../../../frontend-kvm/lane/secrets.rs"]
+mod secrets;
+mod transcript;
+mod verdict;
+
+use std::io::Write;
+
+use boot::{Beneath, Said};
+use packages::Packages;
+use transcript::Transcript;
+
+/// The Debian packages, or none if the lane can't run here: that is said, and a failure if it must
+/// not be.
+fn packages(test: &str) -> Option<&'static Packages> {
+    let required = std::env::var("PAGEVEIL_REQUIRE").unwrap_or_default();
+    let required = required.split(',').any(|name| name == "qemu");
+    match boot::is_possible().and_then(|()| packages::unpacked()) {
+        Ok(packages) => Some(packages),
+        Err(why) => {
+            assert!(!required, "{test} must not be skipped: {why}");
+            tell(&format!("skipped: {test}: {why}\n"));
+            None
+        }
+    }
+}
+
+/// Says something where no harness hides it.
+fn tell(line: &str) {
+    std::io::stderr().write_all(line.as_bytes()).expect("stderr");
+}
+
+/// Boots Linux on this and judges what it says.
+fn judge(test: &str, beneath: Beneath) {
+    let Some(packages) = packages(test) else { return };
+    let Said { facts, console } = boot::boot(packages, beneath);
+    let transcript = Transcript::parse(&facts, &console);
+    let complaints = verdict::complaints(&transcript, beneath);
+    tell(&format!("{beneath:?} beneath Linux: {}\n", transcript.summary()));
+    assert!(complaints.is_empty(), "{facts}\n{console}\n{complaints:#?}");
+}
+
+#[test]
+#[ignore = "needs QEMU and Debian's packages"]
+fn with_nothing_beneath_linux_every_route_leads_to_the_secrets() {
+    judge("with_nothing_beneath_linux_every_route_leads_to_the_secrets", Beneath::Nothing);
+}
+
+#[test]
+#[ignore = "needs QEMU and Debian's packages"]
+fn with_the_monitor_beneath_linux_no_route_leads_to_a_secret() {
+    judge("with_the_monitor_beneath_linux_no_route_leads_to_a_secret", Beneath::Monitor);
+}
