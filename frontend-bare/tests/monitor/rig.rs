@@ -9,7 +9,9 @@ use frontend_bare::exit_code::ExitCode;
 use frontend_bare::general::General;
 use frontend_bare::memory::HostMemory;
 use frontend_bare::monitor::{Action, End, Monitor, Setting};
+use frontend_bare::msr::Offered;
 use frontend_bare::pool::Pool;
+use frontend_bare::ports::Ports;
 use frontend_bare::switched::{Extended, Switched};
 use frontend_bare::table::{Levels, NestedTable};
 use frontend_bare::veiled::Storage;
@@ -96,6 +98,8 @@ impl Rig {
             root_key: RootKey::new([7; 32]),
             asids: 16,
             address_bits: 48,
+            msrs: Offered { efer: HYPERVISOR_EFER & !efer::LMA, x2apic: false },
+            ports: Ports::default(),
         };
         let monitor = Box::new(Monitor::new(setting, hypervisor(), Switched::initial()));
         let (kept, ended) = (BTreeMap::new(), None);

@@ -8,7 +8,7 @@ use crate::secrets::mode;
 /// afterwards.
 pub(crate) fn play() -> Result<()> {
     std::fs::create_dir_all(DOOR)?;
-    let mut guest = Running::start("costs", &[0, mode::COSTS])?;
+    let mut guest = Running::start("costs", &[0, mode::COSTS], false)?;
     guest.expect("settled")?;
     for order in ["pause", "dump", "resume", "ring"] {
         guest.order(order)?;

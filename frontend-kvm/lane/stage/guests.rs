@@ -22,10 +22,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts one. Whatever it says is passed on to the console.
-    pub(crate) fn start(name: &'static str, words: &[u64]) -> Result<Self> {
+    /// Starts one; `watch`: and has its registers written down at each exit. Whatever it says is passed on to the console.
+    pub(crate) fn start(name: &'static str, words: &[u64], watch: bool) -> Result<Self> {
         let mut vmm = Command::new("/pageveil-vmm");
         vmm.args(["--name", name, "--pages", "256", "--door", DOOR]);
+        if watch {
+            vmm.arg("--watch");
+        }
         for word in words {
             vmm.arg("--word").arg(word.to_string());
         }

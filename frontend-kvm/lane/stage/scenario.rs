@@ -18,7 +18,7 @@ pub(crate) fn play() -> Result<()> {
     physical("before", &names, &finder)?;
     let mut guests = vec![];
     for (name, seed) in GUESTS {
-        guests.push(Running::start(name, &[seed, mode::ALL])?);
+        guests.push(Running::start(name, &[seed, mode::ALL], true)?);
     }
     for guest in &mut guests {
         guest.expect("settled")?;

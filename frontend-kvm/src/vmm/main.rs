@@ -22,15 +22,17 @@ struct Told {
     pages: u64,
     words: Vec<u64>,
     door: Option<PathBuf>,
+    watch: bool,
     image: PathBuf,
 }
 
 const USAGE: &str =
-    "usage: pageveil-vmm [--name NAME] [--pages N] [--word N]... [--door FOLDER] IMAGE
+    "usage: pageveil-vmm [--name NAME] [--pages N] [--word N]... [--door FOLDER] [--watch] IMAGE
 
 Runs IMAGE (static ELF, or flat) in a VM with N pages of memory (256), in ring 0 of 64-bit mode.
 --word N     one more word for the guest's boot page
---door FOLDER  at each exit, write down all that KVM shows of the guest's registers";
+--door FOLDER  write registers and memory down in there, when told to
+--watch      at each exit, write down all that KVM shows of the guest's registers";
 
 /// Exit code of a guest that did not end by itself; guests' own are below.
 const DIED: u8 = 101;
@@ -51,12 +53,13 @@ fn main() -> ExitCode {
 
 fn told(mut arguments: impl Iterator<Item = String>) -> Option<Told> {
     let (name, image) = ("guest".to_owned(), PathBuf::new());
-    let mut told = Told { name, pages: 256, words: vec![], door: None, image };
+    let mut told = Told { name, pages: 256, words: vec![], door: None, watch: false, image };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--name" => told.name = arguments.next()?,
             "--pages" => told.pages = number(&arguments.next()?)?,
             "--word" => told.words.push(number(&arguments.next()?)?),
+            "--watch" => told.watch = true,
             "--door" => told.door = Some(arguments.next()?.into()),
             image if !image.starts_with('-') && told.image.as_os_str().is_empty() => {
                 told.image = image.into();
@@ -110,7 +113,7 @@ impl Run {
         loop {
             self.carry_out(orders, done)?;
             let stop = self.vm.run();
-            if !matches!(stop, Stop::Console(_)) {
+            if self.told.watch && !matches!(stop, Stop::Console(_)) {
                 self.look()?;
             }
             match stop {
