@@ -60,8 +60,8 @@ impl Judge<'_> {
         }
     }
 
-    /// A guest computed with its secrets (in wide registers, too: this machine has them), kept them,
-    /// and could talk through its mailbox.
+    /// A guest computed with its secrets (in wide registers, too: this machine has some), kept
+    /// them, and could talk through its mailbox.
     fn guest(&mut self, name: &str, seed: u64) {
         let served = if self.beneath == Beneath::Monitor { "0" } else { NOBODY };
         for call in ["launch", "share", "unshare"] {
