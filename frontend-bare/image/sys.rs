@@ -308,6 +308,18 @@ impl linux::Memory for Identity {
     }
 }
 
+/// Copies 4096 bytes, in one instruction.
+///
+/// # Safety
+/// Both are aligned to words and whole, and do not overlap.
+unsafe fn copy_frame(from: *const u8, to: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("rep movsq", inout("rcx") ENTRIES => _, inout("rsi") from => _,
+            inout("rdi") to => _, options(nostack, preserves_flags));
+    }
+}
+
 impl HostMemory for Identity {
     fn entry(&self, table: Frame, index: usize) -> u64 {
         let Some(at) = self.at(table) else { return 0 };
@@ -328,21 +340,15 @@ impl HostMemory for Identity {
             to.bytes_mut().fill(0);
             return;
         };
-        for (word, index) in to.bytes_mut().as_chunks_mut::<8>().0.iter_mut().zip(0..) {
-            let from = at.cast::<u64>().wrapping_add(index);
-            // SAFETY: as above; a guest that stores meanwhile makes this old or new, and no Rust
-            // reference sees it.
-            *word = unsafe { from.read_volatile() }.to_le_bytes();
-        }
+        // SAFETY: as above, and whole; a device that stores meanwhile makes bytes old or new, and no
+        // Rust reference sees them.
+        unsafe { copy_frame(at, to.bytes_mut().as_mut_ptr()) }
     }
 
     fn write(&mut self, frame: Frame, from: &Page) {
         let Some(at) = self.at(frame) else { return };
-        for (word, index) in from.bytes().as_chunks::<8>().0.iter().zip(0..) {
-            let to = at.cast::<u64>().wrapping_add(index);
-            // SAFETY: as above.
-            unsafe { to.write_volatile(u64::from_le_bytes(*word)) }
-        }
+        // SAFETY: as above.
+        unsafe { copy_frame(from.bytes().as_ptr(), at) }
     }
 
     fn wipe(&mut self, frame: Frame) {

@@ -301,8 +301,14 @@ fn interrupts(control: &ControlArea) -> Result<(), EntryError> {
 
 /// Ours: the manual says that these bytes are reserved, not what happens if they are not zero.
 fn reserved(vmcb: &Vmcb) -> Result<(), EntryError> {
-    for offset in ControlArea::RESERVED.into_iter().flatten() {
-        ensure(vmcb.as_bytes()[offset] == 0, Field::Reserved(offset as u16), Why::Reserved)?;
+    for range in ControlArea::RESERVED {
+        let bytes = vmcb.as_bytes().get(range.clone()).unwrap_or_default();
+        // All at once first: this is on the way of each entry.
+        if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
+            let at = bytes.iter().position(|byte| *byte != 0).unwrap_or_default();
+            let field = Field::Reserved((range.start + at) as u16);
+            return Err(EntryError { field, why: Why::Reserved });
+        }
     }
     Ok(())
 }

@@ -18,6 +18,9 @@ impl Stopped {
     ///
     /// `efer_offered` is which bits of EFER guests may set.
     pub fn own_answer(&self, efer_offered: u64) -> Option<Resumed> {
+        if !self.is_for_monitor() {
+            return None;
+        }
         let mut resumed = self.kept.clone();
         let is_fine = match (self.code, self.exit()) {
             (ExitCode::By(Intercept::Exception(vector)), _) => {
@@ -37,6 +40,12 @@ impl Stopped {
             resumed.event = GENERAL_PROTECTION;
         }
         Some(resumed)
+    }
+
+    /// Most exits are not, and copies of registers have to be wiped.
+    const fn is_for_monitor(&self) -> bool {
+        matches!(self.code, ExitCode::By(Intercept::Exception(_) | Intercept::Xsetbv))
+            || matches!(self.exit(), Exit::ReadMsr | Exit::WriteMsr)
     }
 
     /// Whether it could be read; `None` if it is no register of a control block.

@@ -46,7 +46,8 @@ impl Extended {
     pub fn is_initial(&self) -> bool {
         // Behind the registers of the old form are six more words that nobody defines.
         let (registers, vectors) = (&self.0[32..416], &self.0[576..]);
-        registers.iter().chain(vectors).all(|byte| *byte == 0)
+        let any = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte);
+        any(registers) | any(vectors) == 0
     }
 }
 

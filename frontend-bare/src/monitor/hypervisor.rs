@@ -7,9 +7,10 @@ use crate::cpuid::{Asker, cpuid};
 use crate::exit_code::ExitCode;
 use crate::machine::Machine;
 use crate::msr::{self, MsrAnswer};
-use crate::permission_map::{IoAccess, IoWidth};
+use crate::permission_map::insisted::{Whom, why_msr};
+use crate::permission_map::{IoAccess, IoWidth, MsrAccess};
 use crate::ports::PortAnswer;
-use crate::vmcb::{Event, EventKind, Intercept, Intercepts, Vmcb};
+use crate::vmcb::{Event, EventKind, Intercept, Intercepts};
 
 /// What the hypervisor does not do unseen.
 pub(super) fn intercepts() -> Intercepts {
@@ -86,16 +87,15 @@ impl<'m> Monitor<'m> {
 
     fn vmload<M: Machine>(&mut self, machine: &mut M) {
         let Some(frame) = self.operand(machine, "VMLOAD") else { return };
-        let page = self.desk(machine).copy(frame);
-        self.hypervisor.save.take_vmload_state(&Vmcb::of_page(&page).save);
+        let save = &mut self.hypervisor.save;
+        save.visit_vmload_words(|index, word| *word = machine.entry(frame, index));
         self.skip(3);
     }
 
     fn vmsave<M: Machine>(&mut self, machine: &mut M) {
         let Some(frame) = self.operand(machine, "VMSAVE") else { return };
-        let mut page = self.desk(machine).copy(frame);
-        Vmcb::of_page_mut(&mut page).save.take_vmload_state(&self.hypervisor.save);
-        machine.write(frame, &page);
+        let save = &mut self.hypervisor.save;
+        save.visit_vmload_words(|index, word| machine.set_entry(frame, index, *word));
         self.skip(3);
     }
 
@@ -175,7 +175,9 @@ impl<'m> Monitor<'m> {
             }
             MsrAnswer::PassOn => machine.read_msr(msr),
             MsrAnswer::GeneralProtection => {
-                self.refuse(machine, format_args!("access to MSR {msr:#x}, write: {write}"));
+                let why = why_msr(MsrAccess { msr, write }, Whom::Hypervisor).unwrap_or("unknown");
+                let access = if write { "WRMSR" } else { "RDMSR" };
+                self.refuse(machine, format_args!("{access} of {msr:#x}: {why}"));
                 self.raise(Exception::GeneralProtection);
                 return;
             }

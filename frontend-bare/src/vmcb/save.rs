@@ -2,8 +2,9 @@
 
 use core::fmt;
 use core::mem::offset_of;
+use core::ops::Range;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
 /// A segment register with what is hidden behind it (the manual, appendix B, table B-2).
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -112,6 +113,20 @@ at! {
 const _: () = assert!(size_of::<StateSaveArea>() == 0xc00);
 
 impl StateSaveArea {
+    /// Visits what VMLOAD and VMSAVE move: each word with its index in a control block's page.
+    pub fn visit_vmload_words(&mut self, mut visit: impl FnMut(usize, &mut u64)) {
+        // FS and GS, LDTR, TR, STAR to SYSENTER_EIP.
+        const MOVED: [Range<usize>; 4] = [0x88..0x8c, 0x8e..0x90, 0x92..0x94, 0xc0..0xc8];
+        const FIRST: usize = 0x80;
+        let words: &mut [u64; size_of::<Self>() / 8] = transmute_mut!(self);
+        for range in MOVED {
+            let moved = words.get_mut(range.start - FIRST..range.end - FIRST);
+            for (index, word) in range.zip(moved.unwrap_or_default()) {
+                visit(index, word);
+            }
+        }
+    }
+
     /// Takes over what VMLOAD and VMSAVE move, and VMRUN does not (the manual, volume 3, VMLOAD).
     pub const fn take_vmload_state(&mut self, from: &Self) {
         (self.fs, self.gs, self.ldtr, self.tr) = (from.fs, from.gs, from.ldtr, from.tr);

@@ -22,7 +22,7 @@ const ON_GUESTS: [&str; 5] = ["write", "swap", "replay", "foreign", "register"];
 /// On the monitor, from ring 0, and how it names what it refuses.
 const ON_THE_MONITOR: [(&str, &str); 4] = [
     ("peek", "the hypervisor touches"),
-    ("hsave", "access to MSR 0xc0010117"),
+    ("hsave", "WRMSR of 0xc0010117"),
     ("vmload", "VMLOAD"),
     ("vmrun", "VMRUN"),
 ];
