@@ -46,30 +46,48 @@ pub(crate) struct Said {
     pub(crate) console: String,
 }
 
+/// What Linux plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Play {
+    /// Two guests, a search for their secrets, and attacks.
+    Everything,
+    /// One guest that says what its stops cost, on a machine that counts instructions.
+    Costs,
+}
+
 /// Boots it.
-pub(crate) fn boot(packages: &Packages, beneath: Beneath) -> Said {
+pub(crate) fn boot(packages: &Packages, beneath: Beneath, play: Play) -> Said {
     let made = make(packages);
     let initrd = initrd(made, packages);
     let mut qemu = Command::new("timeout");
     qemu.args(["120", "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "EPYC"]);
     qemu.args(["-m", "512", "-smp", "1", "-display", "none", "-nodefaults", "-no-reboot"]);
-    let facts = kept(&format!("{beneath:?}.facts"), &[]);
+    if play == Play::Costs {
+        qemu.args(["-icount", "shift=1,sleep=off"]);
+    }
+    let name = format!("{beneath:?}-{play:?}");
+    let told = if play == Play::Costs { " -- costs" } else { "" };
+    let facts = kept(&format!("{name}.facts"), &[]);
     qemu.args(["-serial", "stdio", "-serial", &format!("file:{}", facts.display())]);
     match beneath {
         Beneath::Nothing => {
-            let line = format!("{COMMAND_LINE} {ALONE}");
+            let line = format!("{COMMAND_LINE} {ALONE}{told}");
             qemu.arg("-kernel").arg(packages.kernel()).args(["-append", &line]);
-            qemu.arg("-initrd").arg(kept("initrd", &initrd));
+            qemu.arg("-initrd").arg(kept(&format!("{name}.initrd"), &initrd));
         }
         Beneath::Monitor => {
             let kernel = std::fs::read(packages.kernel()).expect("the kernel");
-            let payload = payload([&kernel, &initrd, COMMAND_LINE.as_bytes()]);
+            let line = format!("{COMMAND_LINE}{told}");
+            let payload = payload([&kernel, &initrd, line.as_bytes()]);
             qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-            qemu.arg("-kernel").arg(monitor()).arg("-initrd").arg(kept("payload", &payload));
+            qemu.arg("-kernel")
+                .arg(monitor())
+                .arg("-initrd")
+                .arg(kept(&format!("{name}.payload"), &payload));
         }
     }
     let done = qemu.stdin(Stdio::null()).stderr(Stdio::null()).output().expect("QEMU");
-    kept(&format!("{beneath:?}.console"), &done.stdout);
+    kept(&format!("{name}.console"), &done.stdout);
     let facts = std::fs::read(facts).expect("a serial line");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Said { facts: text(&facts), console: text(&done.stdout) }

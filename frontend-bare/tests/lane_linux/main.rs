@@ -9,6 +9,7 @@
 mod abi;
 mod archive;
 mod boot;
+mod costs;
 mod made;
 mod packages;
 #[expect(dead_code, reason = "most of it is the guest's and the scanner's")]
@@ -19,7 +20,7 @@ mod verdict;
 
 use std::io::Write;
 
-use boot::{Beneath, Said};
+use boot::{Beneath, Play, Said};
 use packages::Packages;
 use transcript::Transcript;
 
@@ -46,7 +47,7 @@ fn tell(line: &str) {
 /// Boots Linux on this and judges what it says.
 fn judge(test: &str, beneath: Beneath) {
     let Some(packages) = packages(test) else { return };
-    let Said { facts, console } = boot::boot(packages, beneath);
+    let Said { facts, console } = boot::boot(packages, beneath, Play::Everything);
     let transcript = Transcript::parse(&facts, &console);
     let complaints = verdict::complaints(&transcript, beneath);
     tell(&format!("{beneath:?} beneath Linux: {}\n", transcript.summary()));
@@ -63,4 +64,34 @@ fn with_nothing_beneath_linux_every_route_leads_to_the_secrets() {
 #[ignore = "needs QEMU and Debian's packages"]
 fn with_the_monitor_beneath_linux_no_route_leads_to_a_secret() {
     judge("with_the_monitor_beneath_linux_no_route_leads_to_a_secret", Beneath::Monitor);
+}
+
+#[test]
+#[ignore = "needs QEMU and Debian's packages"]
+fn the_monitor_costs_as_many_instructions_as_it_did() {
+    let Some(packages) = packages("the_monitor_costs_as_many_instructions_as_it_did") else {
+        return;
+    };
+    let mut now = costs::Costs::new();
+    for beneath in [Beneath::Nothing, Beneath::Monitor] {
+        now.extend(costs::of(&boot::boot(packages, beneath, Play::Costs), beneath));
+    }
+    let then: costs::Costs = serde_json::from_str(include_str!("costs.json")).expect("JSON");
+    let changed = costs::changed(&now, &then);
+    let now = serde_json::to_string_pretty(&now).expect("JSON");
+    assert!(
+        changed.is_empty(),
+        "{changed:#?}\nif that is as it should be, costs.json is now {now}"
+    );
+}
+
+#[test]
+fn a_cost_may_change_by_a_twentieth_and_no_more() {
+    let costs = |cost: u64| costs::Costs::from([("a stop".to_owned(), cost)]);
+    assert!(costs::changed(&costs(1050), &costs(1000)).is_empty());
+    assert!(costs::changed(&costs(950), &costs(1000)).is_empty());
+    assert_eq!(costs::changed(&costs(1051), &costs(1000)).len(), 1);
+    assert_eq!(costs::changed(&costs(949), &costs(1000)).len(), 1);
+    assert_eq!(costs::changed(&costs(1), &costs::Costs::new()).len(), 1, "what was not there");
+    assert_eq!(costs::changed(&costs::Costs::new(), &costs(1)).len(), 1, "what is not there");
 }
