@@ -36,6 +36,8 @@ pub(crate) const SECRET_PAGES: u64 = 4;
 pub(crate) const MAILBOX_GFN: u64 = 0xc0;
 /// The first of the pages that are touched to see what that costs.
 pub(crate) const COST_GFN: u64 = 0xd0;
+/// The page that the record of the launch goes to.
+pub(crate) const RECORD_GFN: u64 = 0xc8;
 /// Words in a page.
 pub(crate) const PAGE_WORDS: u64 = 512;
 /// How often each probe is made.

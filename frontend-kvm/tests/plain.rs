@@ -257,7 +257,7 @@ fn the_program_does_as_it_is_ordered() {
     let code = code.port(port::DOORBELL).rax(1).out(1).and(&wait).end(9);
     std::fs::write(&image, code.0).unwrap();
     let mut vmm = Command::new(env!("CARGO_BIN_EXE_pageveil-vmm"));
-    vmm.args(["--name", "x", "--pages", "64", "--door"]).arg(folder.path()).arg(&image);
+    vmm.args(["--name", "x", "--pages", "64", "--watch", "--door"]).arg(folder.path()).arg(&image);
     let mut vmm = vmm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut orders = vmm.stdin.take().unwrap();
     let mut lines = BufReader::new(vmm.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -78,13 +78,17 @@ pub(crate) fn unpacked() -> Result<&'static Packages, String> {
     PACKAGES.get_or_init(unpack).as_ref().map_err(Clone::clone)
 }
 
+/// With apt's lists as they are, or if they are none or old, with new ones.
 fn unpack() -> Result<Packages, String> {
-    let image = depends(KERNEL, "linux-image-").or_else(|_| {
-        // A machine as new as this has no lists of packages yet.
-        said(Command::new("apt-get").args(["update", "-qq"]))?;
-        depends(KERNEL, "linux-image-")
-    })?;
-    let image = image.into_iter().next().unwrap_or_default();
+    unpack_current().or_else(|why| {
+        let updated = said(Command::new("apt-get").args(["update", "-qq"]));
+        updated.map_err(|no| format!("{why}; {no}"))?;
+        unpack_current()
+    })
+}
+
+fn unpack_current() -> Result<Packages, String> {
+    let image = depends(KERNEL, "linux-image-")?.into_iter().next().unwrap_or_default();
     let release = image.trim_start_matches("linux-image-").to_owned();
     let headers = format!("linux-headers-{release}");
     let mut names = depends(&headers, "linux-headers-")?;

@@ -24,6 +24,8 @@ pub(crate) struct Transcript {
     pub(crate) refused: Vec<String>,
     /// Why it stopped guests.
     pub(crate) stopped: Vec<String>,
+    /// What it measured of them.
+    pub(crate) measured: Vec<String>,
     lines: Vec<String>,
 }
 
@@ -36,6 +38,8 @@ impl Transcript {
                 this.refused.push(what.into());
             } else if let Some((_, why)) = line.split_once(" is stopped: ") {
                 this.stopped.push(why.into());
+            } else if let Some((_, measured)) = line.split_once(", measured ") {
+                this.measured.push(measured.into());
             }
         }
         for line in facts.lines().map(str::trim) {

@@ -68,6 +68,14 @@ impl Judge<'_> {
             let answer = self.said.after(&format!("[{name}] {call} "));
             self.must(answer == Some(served), || format!("{name}: {call} answers {answer:?}"));
         }
+        let record = self.said.after(&format!("[{name}] record ")).unwrap_or_default();
+        let (answer, measured) = record.split_once(" measured ").unwrap_or_default();
+        self.must(answer == served, || format!("{name}: record answers {record:?}"));
+        if self.beneath == Beneath::Monitor {
+            let same = |line: &&String| line.as_str() == measured;
+            let told = self.said.measured.iter().filter(same).count();
+            self.must(told == 1, || format!("{name} and the monitor differ on what it is"));
+        }
         let proof = format!("proof {:#x} broken 0", proof(seed, true));
         for fact in ["wide 1", proof.as_str(), "mailbox answered", "mailbox kept", "verdict kept"] {
             let said = self.said.says(&format!("[{name}] {fact}"));
@@ -141,6 +149,7 @@ mod tests {
             for call in ["launch", "share", "unshare"] {
                 text += &format!("[{name}] {call} {served}\r\n");
             }
+            text += &format!("[{name}] record {served} measured {seed:064x}\r\n");
             for (route, leads_to) in ROUTES {
                 for class in CLASSES {
                     let hits = u8::from(alone && leads_to.contains(&class));
@@ -165,7 +174,10 @@ mod tests {
     fn console() -> String {
         let stopped = ON_GUESTS.map(|name| format!("monitor: guest 0 is stopped: {name}\r\n"));
         let refused = ON_THE_MONITOR.map(|(_, what)| format!("monitor: refused: {what} x\r\n"));
-        stopped.concat() + &refused.concat()
+        let launched = GUESTS.map(|(_, seed)| {
+            format!("monitor: guest 0 is launched: 3 pages of 4, measured {seed:064x}\r\n")
+        });
+        stopped.concat() + &refused.concat() + &launched.concat()
     }
 
     fn wrong(facts: &str, beneath: Beneath) -> Vec<String> {
@@ -194,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_said() {
+    fn what_is_refused_or_measured_is_said() {
         let (facts, console) = (perfect(Beneath::Monitor), console());
         for missing in console.lines() {
             let rest: Vec<_> = console.lines().filter(|line| *line != missing).collect();

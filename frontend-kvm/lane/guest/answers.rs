@@ -1,5 +1,4 @@
-//! What each probe must find in the registers that it changes. Numbers are those of
-//! `secrets::PROBES`.
+//! What each probe must find in the registers that it changes.
 
 use crate::abi;
 use crate::secrets::{MSR_VALUE, sent};
@@ -16,21 +15,21 @@ const ALL: u64 = u64::MAX;
 const NO_SUCH_CALL: u64 = 1000_u64.wrapping_neg();
 
 /// Registers, which bits of them, and what those must be.
-pub fn to(probe: usize) -> impl Iterator<Item = (usize, u64, u64)> {
+pub fn to(probe: &str) -> impl Iterator<Item = (usize, u64, u64)> {
     let one = |register, bits, value| [Some((register, bits, value & bits)), None, None, None];
     let low = |value| value & 0xffff_ffff;
     let values = match probe {
-        2 => one(RAX, 0xff, abi::answer(sent::BYTE)),
-        4 => one(RAX, 0xffff, abi::answer(sent::WORD)),
-        6 => one(RAX, ALL, low(abi::answer(sent::DOUBLE))),
-        8 => one(R10, ALL, abi::answer(sent::QUAD)),
-        10 => one(R10, ALL, low(abi::answer(sent::DOUBLE))),
-        11 => {
+        "in 1" => one(RAX, 0xff, abi::answer(sent::BYTE)),
+        "in 2" => one(RAX, 0xffff, abi::answer(sent::WORD)),
+        "in 4" => one(RAX, ALL, low(abi::answer(sent::DOUBLE))),
+        "load 8" => one(R10, ALL, abi::answer(sent::QUAD)),
+        "load 4" => one(R10, ALL, low(abi::answer(sent::DOUBLE))),
+        "cpuid" => {
             let [eax, ebx, ecx, edx] = sys::cpuid(0);
             [(RAX, ALL, eax), (RBX, ALL, ebx), (RCX, ALL, ecx), (RDX, ALL, edx)].map(Some)
         }
-        13 => [Some((RAX, ALL, MSR_VALUE)), Some((RDX, ALL, 0)), None, None],
-        15 => one(RAX, ALL, NO_SUCH_CALL),
+        "rdmsr" => [Some((RAX, ALL, MSR_VALUE)), Some((RDX, ALL, 0)), None, None],
+        "vmmcall" => one(RAX, ALL, NO_SUCH_CALL),
         _ => [None; 4],
     };
     values.into_iter().flatten()

@@ -21,6 +21,15 @@ pub fn line(what: Arguments<'_>) {
     out_byte(port::CONSOLE, b'\n');
 }
 
+/// Bytes of words, in the order in which they are in memory.
+pub struct Hex<'w>(pub &'w [u64]);
+
+impl core::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|word| write!(f, "{:016x}", word.swap_bytes()))
+    }
+}
+
 macro_rules! say {
     ($($what:tt)*) => { crate::say::line(format_args!($($what)*)) };
 }

@@ -22,7 +22,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts one; `watch`: and has its registers written down at each exit. Whatever it says is passed on to the console.
+    /// Starts one. Whatever it says is passed on. `watch`: its registers are written down at each
+    /// exit.
     pub(crate) fn start(name: &'static str, words: &[u64], watch: bool) -> Result<Self> {
         let mut vmm = Command::new("/pageveil-vmm");
         vmm.args(["--name", name, "--pages", "256", "--door", DOOR]);
