@@ -340,8 +340,8 @@ impl HostMemory for Identity {
             to.bytes_mut().fill(0);
             return;
         };
-        // SAFETY: as above, and whole; a device that stores meanwhile makes bytes old or new, and no
-        // Rust reference sees them.
+        // SAFETY: as above, and whole; a device that stores meanwhile makes bytes old or new, and
+        // no Rust reference sees them.
         unsafe { copy_frame(at, to.bytes_mut().as_mut_ptr()) }
     }
 
