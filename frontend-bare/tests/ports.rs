@@ -125,11 +125,14 @@ proptest! {
 }
 
 #[test]
-fn the_fixed_ports_are_insisted_on() {
-    for port in 0..=u16::MAX {
-        let ports = Ports::of(&Survey::default()).unwrap();
-        let answers = |value| ports.write(IoAccess { port, width: IoWidth::One }, value) != PassOn;
-        let special = (0..=0xff).any(answers);
-        assert_eq!(special, why_port(port).is_some(), "{port:#x}");
+fn every_port_with_an_answer_is_insisted_on() {
+    for survey in [Survey::default(), survey()] {
+        let ports = Ports::of(&survey).unwrap();
+        for port in 0..=u16::MAX {
+            let answers = |value| ports.write(IoAccess { port, width: IoWidth::One }, value);
+            let special = (0..=0xff).any(|value| answers(value) != PassOn);
+            let insisted = why_port(port).is_some() || ports.to_insist_on().any(|one| one == port);
+            assert_eq!(special, insisted, "{port:#x}");
+        }
     }
 }
