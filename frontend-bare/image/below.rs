@@ -73,12 +73,12 @@ impl Machine for Below {
         [answer.eax, answer.ebx, answer.ecx, answer.edx]
     }
 
-    fn read_msr(&mut self, msr: u32) -> u64 {
-        sys::read_msr(msr)
+    fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        sys::try_read_msr(msr)
     }
 
-    fn write_msr(&mut self, msr: u32, value: u64) {
-        sys::write_msr(msr, value);
+    fn write_msr(&mut self, msr: u32, value: u64) -> bool {
+        sys::try_write_msr(msr, value)
     }
 
     fn read_port(&mut self, IoAccess { port, width }: IoAccess) -> u32 {

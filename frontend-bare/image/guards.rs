@@ -102,8 +102,10 @@ pub(crate) fn look(start_info: u64) -> Result<Machine, Refused> {
     let info = info.checked().map_err(Refused::NoStartInfo)?;
     let address_bits = __cpuid(0x8000_0008).eax & 0xff;
     let survey = acpi::survey(info.rsdp, copy_out).map_err(Refused::NoAcpi)?;
-    if survey.cpus != 1 {
-        return Err(Refused::Cpus(survey.cpus));
+    // The CPU's own count, beside the firmware's: a thread that nobody lists can be started, too.
+    let cpus = survey.cpus.max((__cpuid(0x8000_0008).ecx & 0xff) + 1);
+    if cpus != 1 {
+        return Err(Refused::Cpus(cpus));
     }
     let ports = Ports::of(&survey).map_err(Refused::Power)?;
     let end = memory_end(&info)?;

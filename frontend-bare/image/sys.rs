@@ -34,6 +34,8 @@ unsafe extern "C" {
     static mut boot_pages: u8;
     static mut all_states: u64;
     static trap_stubs: [[u8; 16]; VECTORS];
+    fn read_msr_or_not(number: u32, value: *mut u64) -> u32;
+    fn write_msr_or_not(number: u32, value: u64) -> u32;
     fn run_guest(vmcb: *mut Vmcb, switched: *mut Switched, host: *mut Vmcb);
 }
 
@@ -189,8 +191,21 @@ pub(crate) fn read_msr(number: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Writes a model-specific register that the CPU has, as the monitor's callers may.
-pub(crate) fn write_msr(number: u32, value: u64) {
+/// Reads a model-specific register, if there is one.
+pub(crate) fn try_read_msr(number: u32) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: reading has no effect on memory but on `value`; a fault ends in 0.
+    let done = unsafe { read_msr_or_not(number, &raw mut value) };
+    (done != 0).then_some(value)
+}
+
+/// Writes a model-specific register; false if the CPU does not take it.
+pub(crate) fn try_write_msr(number: u32, value: u64) -> bool {
+    // SAFETY: which registers the hypervisor may write is decided in the library; a fault ends in 0.
+    unsafe { write_msr_or_not(number, value) != 0 }
+}
+
+fn write_msr(number: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: what is written is EFER, the save area's address, or checked by the library.
     unsafe { asm!("wrmsr", in("ecx") number, in("eax") low, in("edx") high, options(nostack)) }

@@ -35,8 +35,9 @@ const INSISTED: [Intercept; 22] = [
     Intercept::Tlbsync,
 ];
 
-/// What makes exits if the hypervisor wants it: these have rows.
-const GRANTED: [Intercept; 7] = [
+/// What makes exits if the hypervisor wants it: what has a row, and what it may keep from its guest
+/// for its own sake.
+const GRANTED: [Intercept; 15] = [
     Intercept::Vintr,
     Intercept::Cpuid,
     Intercept::Hlt,
@@ -44,13 +45,41 @@ const GRANTED: [Intercept; 7] = [
     Intercept::Wbinvd,
     Intercept::Iret,
     Intercept::CrWrite(8),
+    Intercept::TaskSwitch,
+    Intercept::Rdpmc,
+    Intercept::Rdpru,
+    Intercept::Rdtscp,
+    Intercept::Rsm,
+    Intercept::Monitor,
+    Intercept::Mwait,
+    Intercept::MwaitArmed,
+];
+
+/// Instructions that a launched guest has not, if they make exits: those of SVM, which is not
+/// offered to it, and what its hypervisor keeps from it.
+pub(crate) const UNDEFINED: [Intercept; 15] = [
+    Intercept::Vmrun,
+    Intercept::Vmload,
+    Intercept::Vmsave,
+    Intercept::Stgi,
+    Intercept::Clgi,
+    Intercept::Skinit,
+    Intercept::Invlpga,
+    Intercept::Invlpgb,
+    Intercept::Tlbsync,
+    Intercept::Rsm,
+    Intercept::Rdpru,
+    Intercept::Rdtscp,
+    Intercept::Monitor,
+    Intercept::Mwait,
+    Intercept::MwaitArmed,
 ];
 
 /// The intercepts of a launched guest, given those that its hypervisor wants.
 ///
 /// Of all others the CPU carries out what the guest does: control and debug registers, exceptions,
-/// `invlpg`, descriptor tables, `mwait`. So a hypervisor does not learn of them, as with encrypted
-/// guests, and whoever runs the guest has to switch DR0 to DR3 and XCR0 for it.
+/// `invlpg`, descriptor tables. So a hypervisor does not learn of them, as with encrypted guests,
+/// and whoever runs the guest has to switch DR0 to DR3 and XCR0 for it.
 pub fn intercepts(wanted: &Intercepts) -> Intercepts {
     let granted = GRANTED.into_iter().filter(|&intercept| wanted.has(intercept));
     granted.fold(Intercepts::of(&INSISTED), Intercepts::with)
@@ -79,7 +108,7 @@ impl Moment {
     /// raises itself reaches it without help. So an exception may only be given back that an exit
     /// cut short, and of those only what the guest would not raise again by itself.
     pub fn may_inject(self, event: Event) -> bool {
-        if event.raw() & Event::RESERVED != 0 {
+        if !event.is_valid() || event.raw() & Event::RESERVED != 0 {
             return false;
         }
         match event.kind() {
@@ -90,8 +119,7 @@ impl Moment {
             Some(EventKind::Exception) => {
                 let fails = matches!(self.exit, Exit::ReadMsr | Exit::WriteMsr);
                 let refusal = fails && event == GENERAL_PROTECTION;
-                let again = self.cut_short.is_valid() && event == self.cut_short;
-                !self.is_carried_out && (refusal || again)
+                !self.is_carried_out && (refusal || event == self.cut_short)
             }
             Some(EventKind::SoftwareInterrupt) | None => false,
         }
@@ -132,11 +160,15 @@ pub fn may_wait(control: &ControlArea) -> bool {
     !waiting.has(VirtualInterrupt::IRQ) || comes_back || is_interrupt_vector(vector)
 }
 
-/// #DB, #GP, #AC and #MC (the manual, 8.2).
+/// #DB, #UD, #GP, #AC and #MC (the manual, 8.2).
 pub(crate) const EXCEPTION_DEBUG: u8 = 1;
+const EXCEPTION_UNDEFINED: u8 = 6;
 const EXCEPTION_GENERAL_PROTECTION: u8 = 13;
 pub(crate) const EXCEPTION_ALIGNMENT: u8 = 17;
 pub(crate) const EXCEPTION_MACHINE_CHECK: u8 = 18;
+
+/// What an instruction raises that there is not.
+pub(crate) const NOT_THERE: Event = Event::new(EventKind::Exception, EXCEPTION_UNDEFINED, None);
 
 /// What an instruction raises that the guest may not use, or not so.
 pub(crate) const GENERAL_PROTECTION: Event =

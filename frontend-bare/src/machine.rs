@@ -17,10 +17,10 @@ pub trait Machine: Host {
     fn is_own(&self, frame: Frame) -> bool;
     /// What the CPU says of itself.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
-    /// Reads an MSR that the CPU has.
-    fn read_msr(&mut self, msr: u32) -> u64;
-    /// Writes an MSR that the CPU has.
-    fn write_msr(&mut self, msr: u32, value: u64);
+    /// Reads an MSR; `None` if the CPU raises an exception instead.
+    fn read_msr(&mut self, msr: u32) -> Option<u64>;
+    /// Writes an MSR; false if the CPU raises an exception instead.
+    fn write_msr(&mut self, msr: u32, value: u64) -> bool;
     /// Reads from a device.
     fn read_port(&mut self, access: IoAccess) -> u32;
     /// Writes to a device.

@@ -8,7 +8,9 @@ use view_core::registers::Exit;
 
 use crate::entry_check::PAT_KINDS;
 use crate::exit_code::ExitCode;
-use crate::launched::{EXCEPTION_ALIGNMENT, EXCEPTION_DEBUG, GENERAL_PROTECTION};
+use crate::launched::{
+    EXCEPTION_ALIGNMENT, EXCEPTION_DEBUG, GENERAL_PROTECTION, NOT_THERE, UNDEFINED,
+};
 use crate::stopped::{Resumed, Stopped};
 use crate::vmcb::{Event, EventKind, Intercept, StateSaveArea, cr4, efer};
 
@@ -18,19 +20,20 @@ impl Stopped {
     ///
     /// `efer_offered` is which bits of EFER guests may set.
     pub fn own_answer(&self, efer_offered: u64) -> Option<Resumed> {
-        if !self.is_for_monitor() {
+        if self.is_for_hypervisor() {
             return None;
         }
         let mut resumed = self.kept.clone();
-        let is_fine = match (self.code, self.exit()) {
-            (ExitCode::By(Intercept::Exception(vector)), _) => {
-                resumed.event = given_back(vector)?;
-                return Some(resumed);
-            }
-            (ExitCode::By(Intercept::Xsetbv), _) if self.kept.save.cpl == 0 => return None,
-            (ExitCode::By(Intercept::Xsetbv), _) => false,
-            (_, Exit::ReadMsr) => self.read_msr(&mut resumed)?,
-            (_, Exit::WriteMsr) => self.write_msr(&mut resumed, efer_offered)?,
+        if let ExitCode::By(intercept) = self.code
+            && let Some(event) = self.raised(intercept)
+        {
+            resumed.event = event;
+            return Some(resumed);
+        }
+        let is_msr = self.code == ExitCode::By(Intercept::Msr);
+        let is_fine = match (is_msr, self.exit()) {
+            (true, Exit::ReadMsr) => self.read_msr(&mut resumed)?,
+            (true, Exit::WriteMsr) => self.write_msr(&mut resumed, efer_offered)?,
             _ => return None,
         };
         if is_fine {
@@ -42,10 +45,32 @@ impl Stopped {
         Some(resumed)
     }
 
-    /// Most exits are not, and copies of registers have to be wiped.
-    const fn is_for_monitor(&self) -> bool {
-        matches!(self.code, ExitCode::By(Intercept::Exception(_) | Intercept::Xsetbv))
-            || matches!(self.exit(), Exit::ReadMsr | Exit::WriteMsr)
+    /// The usual exits, which are not: copies of registers have to be wiped.
+    const fn is_for_hypervisor(&self) -> bool {
+        use Intercept as I;
+        let code = self.code;
+        matches!(
+            code,
+            ExitCode::NestedPageFault | ExitCode::By(I::Intr | I::Cpuid | I::Io | I::Hlt)
+        )
+    }
+
+    /// What the guest finds where it stopped. Exceptions that the CPU raised are its own: their
+    /// exits are there for the CPU to take interrupts in between.
+    fn raised(&self, by: Intercept) -> Option<Event> {
+        let exception = |vector, code| Some(Event::new(EventKind::Exception, vector, code));
+        // Of these registers there is one, which is the kernel's.
+        let (cpl, number) = (self.kept.save.cpl, self.kept.general.rcx as u32);
+        let is_forbidden = by == Intercept::Xsetbv && (cpl != 0 || number != 0);
+        if by == Intercept::Exception(EXCEPTION_DEBUG) {
+            exception(EXCEPTION_DEBUG, None)
+        } else if by == Intercept::Exception(EXCEPTION_ALIGNMENT) {
+            exception(EXCEPTION_ALIGNMENT, Some(0))
+        } else if by == Intercept::Rdpmc || is_forbidden {
+            Some(GENERAL_PROTECTION)
+        } else {
+            UNDEFINED.contains(&by).then_some(NOT_THERE)
+        }
     }
 
     /// Whether it could be read; `None` if it is no register of a control block.
@@ -79,16 +104,6 @@ impl Stopped {
             *word = taken;
         }
         Some(fits)
-    }
-}
-
-/// An exception that the CPU raised and the monitor looked at: the guest gets it. The exit is there
-/// for the CPU to take interrupts in between.
-const fn given_back(vector: u8) -> Option<Event> {
-    match vector {
-        EXCEPTION_DEBUG => Some(Event::new(EventKind::Exception, vector, None)),
-        EXCEPTION_ALIGNMENT => Some(Event::new(EventKind::Exception, vector, Some(0))),
-        _ => None,
     }
 }
 

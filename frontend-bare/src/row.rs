@@ -7,7 +7,7 @@ use view_core::registers::{Exit, Gprs, Operand, Part, PortSize};
 use crate::exit_code::ExitCode;
 use crate::guest_walk::GuestMemory;
 use crate::instruction::{CodeSize, Instruction, Load, Undecodable, What, decode};
-use crate::launched::{EXCEPTION_ALIGNMENT, EXCEPTION_DEBUG, EXCEPTION_MACHINE_CHECK};
+use crate::launched::{EXCEPTION_ALIGNMENT, EXCEPTION_DEBUG, EXCEPTION_MACHINE_CHECK, UNDEFINED};
 use crate::vmcb::{ControlArea, Fetched, Intercept, StateSaveArea};
 
 /// What a guest touched that its nested tables do not let it. Other exits do not ask.
@@ -77,14 +77,16 @@ const INSTRUCTIONS: [(Intercept, What, Exit); 7] = [
     (Intercept::Vmmcall, What::Vmmcall, Exit::Hypercall),
 ];
 
-/// What comes between two instructions, or before one that then is carried out by the CPU.
-const INTERRUPTS: [Intercept; 9] = [
+/// What comes between two instructions, or before one that the CPU carries out then, or that the
+/// monitor refuses its guest.
+const INTERRUPTS: [Intercept; 10] = [
     Intercept::Intr,
     Intercept::Nmi,
     Intercept::Smi,
     Intercept::Init,
     Intercept::Vintr,
     Intercept::Iret,
+    Intercept::Rdpmc,
     Intercept::Exception(EXCEPTION_MACHINE_CHECK),
     Intercept::Exception(EXCEPTION_DEBUG),
     Intercept::Exception(EXCEPTION_ALIGNMENT),
@@ -120,7 +122,7 @@ pub(crate) fn row<R: FnMut(u64) -> Option<u64>>(
         return stop.fault(touched);
     }
     let ExitCode::By(intercept) = control.exit() else { return Err(none) };
-    if INTERRUPTS.contains(&intercept) {
+    if INTERRUPTS.contains(&intercept) || UNDEFINED.contains(&intercept) {
         return Ok(stop.between(Exit::Interrupt, [0; 2]));
     }
     if intercept == Intercept::Shutdown {

@@ -124,9 +124,6 @@ impl Stopped {
         control.interrupt_state =
             if self.kept.in_shadow { ControlArea::INTERRUPT_SHADOW } else { 0 };
         control.next_rip = u64::from(self.row.length);
-        if self.row.length > 0 {
-            control.next_rip += self.shown_rip();
-        }
         control.fetched = self.row.fetched.clone();
         save.zero();
         let kept = gather(&self.kept.save, &self.kept.general);

@@ -124,8 +124,11 @@ fn without_paging_addresses_are_physical_and_other_tables_are_refused() {
     guest.save.efer = efer::SVME;
     assert_eq!(guest.physical(0xdead_beef), Some(0xdead_beef));
     assert_eq!(guest.physical(0x1_dead_beef), Some(0xdead_beef));
-    guest.save.cr0 |= cr0::PG;
-    assert_eq!(guest.physical(0xdead_beef), None);
+    let mut guest = Guest::new(4);
+    guest.map(0xdead_b000, 0x7000, 0, PRESENT);
+    assert_eq!(guest.physical(0xdead_beef), Some(0x7eef));
+    guest.save.efer &= !efer::LMA;
+    assert_eq!(guest.physical(0xdead_beef), None, "tables of another kind");
 }
 
 #[test]
@@ -160,4 +163,10 @@ fn code_of_32_bits_begins_at_its_segment() {
     guest.save.cs.base = 0xffff_f000;
     guest.save.rip = 0x6123;
     assert_eq!(guest.fetch(), (1..=15).collect::<Vec<u8>>(), "addresses have 32 bits");
+    let mut compatible = Guest::new(4);
+    compatible.save.cs = guest.save.cs;
+    (compatible.save.cs.base, compatible.save.rip) = (0xffff_f000, 0x6123);
+    compatible.map(0x5000, 0x5000, 0, PRESENT);
+    compatible.put(0x5123, 1..=15);
+    assert_eq!(compatible.fetch(), (1..=15).collect::<Vec<u8>>(), "also in long mode");
 }

@@ -167,20 +167,20 @@ impl<'m> Monitor<'m> {
             self.msrs.read(msr, &self.hypervisor.save)
         };
         let read = match answer {
-            MsrAnswer::Value(read) => read,
-            MsrAnswer::Done => 0,
-            MsrAnswer::PassOn if write => {
-                machine.write_msr(msr, value);
-                0
-            }
+            MsrAnswer::Value(read) => Some(read),
+            MsrAnswer::Done => Some(0),
+            MsrAnswer::PassOn if write => machine.write_msr(msr, value).then_some(0),
             MsrAnswer::PassOn => machine.read_msr(msr),
             MsrAnswer::GeneralProtection => {
                 let why = why_msr(MsrAccess { msr, write }, Whom::Hypervisor).unwrap_or("unknown");
                 let access = if write { "WRMSR" } else { "RDMSR" };
                 self.refuse(machine, format_args!("{access} of {msr:#x}: {why}"));
-                self.raise(Exception::GeneralProtection);
-                return;
+                None
             }
+        };
+        let Some(read) = read else {
+            self.raise(Exception::GeneralProtection);
+            return;
         };
         if !write {
             self.hypervisor.save.rax = read & 0xffff_ffff;
@@ -231,7 +231,7 @@ struct Real<'m, M> {
 
 impl<M: Machine> msr::Below for Real<'_, M> {
     fn real(&mut self, msr: u32) -> u64 {
-        self.machine.read_msr(msr)
+        self.machine.read_msr(msr).unwrap_or(0)
     }
 
     fn is_readable_page(&mut self, _: u64) -> bool {

@@ -197,11 +197,13 @@ impl Machine for Mock {
         }
     }
 
-    fn read_msr(&mut self, _: u32) -> u64 {
-        0
+    fn read_msr(&mut self, _: u32) -> Option<u64> {
+        Some(0)
     }
 
-    fn write_msr(&mut self, _: u32, _: u64) {}
+    fn write_msr(&mut self, _: u32, _: u64) -> bool {
+        true
+    }
 
     fn read_port(&mut self, _: IoAccess) -> u32 {
         0

@@ -95,6 +95,12 @@ proptest! {
         let (mut save, mut others) = (StateSaveArea::new_zeroed(), General::ZERO);
         scatter(&words, &mut save, &mut others);
         prop_assert!(others.as_bytes() == general.as_bytes());
+        let mut ones = StateSaveArea::new_zeroed();
+        ones.as_mut_bytes().fill(0xff);
+        let missing = gather(&ones, &general);
+        let missing = Registers::NAMES.iter().zip(missing.words()).filter(|(_, word)| **word == 0);
+        let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+        prop_assert_eq!(missing, ["xcr0", "dr0", "dr1", "dr2", "dr3", "extended"]);
         let again = gather(&save, &others);
         prop_assert!(again.words() == words.words());
         // With zeroes for words, what is left are bytes that no register has.
@@ -281,11 +287,11 @@ fn an_exit_without_a_row_says_why() {
         change(&mut one);
         one.stopped().map(|stopped| stopped.exit())
     };
-    for code in [0x00, 0x10, 0x14, 0x4e, 0x65, 0x6e, 0x7d, 0x80, 0x82, 0x8a, 0x401, u64::MAX] {
+    for code in [0x00, 0x10, 0x14, 0x4e, 0x65, 0x6e, 0x7d, 0x75, 0x79, 0x90, 0x401, u64::MAX] {
         let found = refused(&|one| one.control.exit_code = code, "cpuid");
         assert_eq!(found, Err(NoRow::Exit(ExitCode::from_raw(code))));
     }
-    for info in [0x04, 0x08, 0x70, 0x00] {
+    for info in [0x14, 0x18, 0x70, 0x00] {
         let found = refused(&|one| one.control.exit_info_1 = 0x3f8 << 16 | info | 1, "in al");
         assert_eq!(found, Err(NoRow::Port), "{info:x}");
     }
@@ -332,7 +338,7 @@ fn an_event_that_an_exit_cut_short_comes_back_or_is_raised_again() {
         Event::new(EventKind::Exception, 13, Some(0x5ec2)),
         Event::new(EventKind::Exception, 3, None),
         Event::new(EventKind::SoftwareInterrupt, 0x80, None),
-        Event::from_raw(1 << 8),
+        Event::from_raw(0x31),
         Event::NONE,
     ];
     for event in again.into_iter().chain(dropped) {
@@ -343,9 +349,12 @@ fn an_event_that_an_exit_cut_short_comes_back_or_is_raised_again() {
         assert_eq!(vmcb.control.exit_event, expected, "{event:?}");
         assert_eq!(vmcb.control.event, Event::NONE);
         vmcb.control.event = vmcb.control.exit_event;
-        let resumed = one.stopped().unwrap().resume(&vmcb.control, &vmcb.save, &general);
+        let resumed = resume(&one, &vmcb, &general);
         assert_eq!(resumed.expect("it is given again").event, expected);
     }
+    let mut one = full(fault);
+    one.control.exit_event = Event::new(EventKind::Exception, 1, Some(0x5ec2));
+    assert_eq!(one.shown().0.control.exit_event, again[2], "without what the guest did");
 }
 
 /// The resumed guest, or why there is none.

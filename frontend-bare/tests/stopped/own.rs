@@ -130,6 +130,13 @@ fn exceptions_go_back_to_the_guest_and_xsetbv_is_for_kernels() {
     }
     let mut vmcb = Vmcb::zeroed();
     assert!(answer(&at("xsetbv", &vmcb, &General::ZERO)).is_none());
+    let general = General { rcx: 1, ..General::ZERO };
+    let answered = answer(&at("xsetbv", &vmcb, &general)).expect("there is no other");
+    assert_eq!(answered.event, GENERAL_PROTECTION);
+    // One that has the number of an MSR is still none.
+    let general = General { rcx: 0x277, ..General::ZERO };
+    let answered = answer(&at("xsetbv", &vmcb, &general)).expect("there is no other");
+    assert_eq!(answered.event, GENERAL_PROTECTION);
     vmcb.save.cpl = 3;
     let answered = answer(&at("xsetbv", &vmcb, &General::ZERO)).expect("not for programs");
     assert_eq!(answered.event, GENERAL_PROTECTION);
@@ -137,6 +144,35 @@ fn exceptions_go_back_to_the_guest_and_xsetbv_is_for_kernels() {
     for stop in stops().into_iter().filter(|stop| !asked.contains(&stop.name)) {
         let one = Exited::new(stop, &Vmcb::zeroed(), General::ZERO);
         assert!(answer(&one).is_none(), "{}", stop.name);
+    }
+}
+
+#[test]
+fn instructions_that_are_kept_from_a_guest_are_refused_it() {
+    let undefined = Event::new(EventKind::Exception, 6, None);
+    for (code, event) in [
+        (0x6f, GENERAL_PROTECTION), // rdpmc
+        (0x73, undefined),          // rsm
+        (0x7a, undefined),          // invlpga
+        (0x80, undefined),          // vmrun
+        (0x82, undefined),
+        (0x83, undefined),
+        (0x84, undefined),
+        (0x85, undefined),
+        (0x86, undefined), // skinit
+        (0x87, undefined), // rdtscp
+        (0x8a, undefined), // monitor
+        (0x8b, undefined),
+        (0x8c, undefined),
+        (0x8e, undefined), // rdpru
+        (0xa0, undefined), // invlpgb
+        (0xa4, undefined),
+    ] {
+        let mut one = at("page fault", &Vmcb::zeroed(), &General::ZERO);
+        one.control.exit_code = code;
+        let answered = answer(&one).expect("the monitor refuses it");
+        assert_eq!(answered.event, event, "{code:x}");
+        assert!(answered.save.as_bytes() == one.guest.save.as_bytes());
     }
 }
 
@@ -170,6 +206,9 @@ fn a_launched_guest_is_given_what_hardware_would_give_it() {
             assert!(!may(Event::from_raw(1 << 31 | 7 << 8)), "a kind that is reserved");
         }
     }
+    let invalid = Event::from_raw(3 << 8 | 1);
+    let same = Moment { cut_short: invalid, ..moment(Exit::Interrupt, false, false) };
+    assert!(!same.may_inject(invalid));
     let none = Moment { cut_short: Event::NONE, ..moment(Exit::Interrupt, false, false) };
     assert!(!none.may_inject(cut_short));
     assert!(!none.may_inject(Event::NONE));
@@ -219,9 +258,13 @@ fn a_launched_guest_is_stopped_where_there_is_a_row_or_the_monitor_insists() {
         Intercept::Exception(6),
         Intercept::Exception(14),
         Intercept::Invlpg,
-        Intercept::Mwait,
+        Intercept::Rdtsc,
     ] {
         assert!(!everything.has(own), "{own:?}");
+    }
+    // What a hypervisor keeps from its guest for its own sake.
+    for kept in [Intercept::Rdpmc, Intercept::Mwait, Intercept::TaskSwitch] {
+        assert!(everything.has(kept) && !nothing.has(kept), "{kept:?}");
     }
     // What reaches out of a guest never goes unseen.
     for outward in [Intercept::Vmload, Intercept::Stgi, Intercept::Io, Intercept::Xsetbv] {

@@ -3,7 +3,7 @@
 use frontend_bare::exit_code::ExitCode;
 use frontend_bare::general::General;
 use frontend_bare::stopped::{NoRow, Stopped, Touched};
-use frontend_bare::vmcb::{ControlArea, Intercept, Vmcb};
+use frontend_bare::vmcb::{ControlArea, Event, Fetched, Intercept, Vmcb};
 use view_core::registers::{Exit, Gprs, Operand, Part, PortSize};
 use zerocopy::IntoBytes;
 
@@ -158,6 +158,12 @@ impl Exited {
         let (mut vmcb, mut general) = (Vmcb::zeroed(), General::ZERO);
         vmcb.save.as_mut_bytes().fill(0xff);
         general.as_mut_bytes().fill(0xff);
+        let control = &mut vmcb.control;
+        (control.exit_info_1, control.exit_info_2) = (u64::MAX, u64::MAX);
+        (control.next_rip, control.interrupt_state) = (u64::MAX, u64::MAX);
+        control.fetched = Fetched::new(&[0xff; 15]);
+        (control.event, control.exit_event) =
+            (Event::from_raw(u64::MAX), Event::from_raw(u64::MAX));
         let stopped = self.stopped().expect("it has a row");
         stopped.show(&mut vmcb.control, &mut vmcb.save, &mut general);
         (vmcb, general)

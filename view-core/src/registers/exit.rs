@@ -111,7 +111,7 @@ pub enum Exit {
         /// What its address is made of.
         address: Gprs,
     },
-    /// `hlt`.
+    /// `hlt`, or another instruction that yields nothing and takes nothing.
     Halt,
     /// A timer, or another interrupt of the host.
     Interrupt,
