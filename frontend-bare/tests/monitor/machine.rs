@@ -1,7 +1,7 @@
 //! A machine of plain memory with one CPU, which forgets nothing until it is told to: neither pages
 //! nor the tables that led to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -12,6 +12,9 @@ use view_core::{Frame, Page, Target};
 
 /// Where something is remembered: the ASID, and the number of a page or of 512 of them.
 type Place = (u32, u64);
+
+/// A frame, and whether it may be written.
+type Leads = (u64, bool);
 
 /// Bits of entries.
 const PRESENT: u64 = 1;
@@ -30,11 +33,13 @@ pub(crate) struct Fault {
 pub(crate) struct Mock {
     memory: Vec<Page>,
     own: Range<u64>,
-    pages: BTreeMap<Place, (u64, bool)>,
-    tables: BTreeMap<Place, (u64, bool)>,
+    pages: BTreeMap<Place, Leads>,
+    tables: BTreeMap<Place, Leads>,
     flush_due: bool,
     sent: Option<Box<Page>>,
     pub(crate) console: Vec<String>,
+    /// Frames that were written to since somebody emptied this.
+    pub(crate) written: BTreeSet<u64>,
     pub(crate) flushes: u64,
     randoms: u8,
 }
@@ -50,6 +55,7 @@ impl Mock {
             flush_due: true,
             sent: None,
             console: vec![],
+            written: BTreeSet::new(),
             flushes: 0,
             randoms: 0,
         }
@@ -60,6 +66,7 @@ impl Mock {
     }
 
     fn page_mut(&mut self, frame: u64) -> Option<&mut Page> {
+        self.written.insert(frame);
         self.memory.get_mut(usize::try_from(frame).unwrap())
     }
 
@@ -107,7 +114,11 @@ impl Mock {
             return Ok(*frame);
         }
         self.pages.remove(&(asid, page));
-        let found = self.remembered_leaf(asid, page).or_else(|| self.walk(asid, root, page));
+        let found = self.remembered_leaf(asid, page).or_else(|| {
+            let (table, found) = self.walk(root, page)?;
+            self.tables.extend(table.map(|table| ((asid, page >> 9), table)));
+            Some(found)
+        });
         let Some((frame, writable)) = found else { return Err(Fault { present: false }) };
         if write && !writable {
             return Err(Fault { present: true });
@@ -117,16 +128,17 @@ impl Mock {
     }
 
     /// Through a table that the CPU remembers.
-    fn remembered_leaf(&self, asid: u32, page: u64) -> Option<(u64, bool)> {
+    fn remembered_leaf(&self, asid: u32, page: u64) -> Option<Leads> {
         let (table, writable) = self.tables.get(&(asid, page >> 9))?;
         let entry = self.word(*table, page as usize % 512);
         let present = entry & PRESENT != 0;
         present.then_some(((entry & ADDRESS) >> 12, *writable && entry & WRITABLE != 0))
     }
 
-    /// Through the tables as they are, four levels of them.
-    fn walk(&mut self, asid: u32, root: u64, page: u64) -> Option<(u64, bool)> {
-        let (mut table, mut writable) = (root, true);
+    /// Through the tables as they are, four levels of them: the last table on the way and the
+    /// frame, and whether both may be written.
+    pub(crate) fn walk(&self, root: u64, page: u64) -> Option<(Option<Leads>, Leads)> {
+        let (mut last, mut table, mut writable) = (None, root, true);
         for level in (0..4).rev() {
             let entry = self.word(table, (page >> (9 * level)) as usize % 512);
             if entry & (PRESENT | USER) != PRESENT | USER {
@@ -135,14 +147,18 @@ impl Mock {
             writable &= entry & WRITABLE != 0;
             let frame = (entry & ADDRESS) >> 12;
             if level == 0 || entry & LARGE != 0 {
-                return Some((frame + page % (1 << (9 * level)), writable));
+                return Some((last, (frame + page % (1 << (9 * level)), writable)));
             }
-            if level == 1 {
-                self.tables.insert((asid, page >> 9), (frame, writable));
-            }
+            last = (level == 1).then_some((frame, writable));
             table = frame;
         }
         None
+    }
+
+    /// What the CPU remembers of pages under an ASID: their numbers and frames.
+    pub(crate) fn remembered(&self, asid: u32) -> impl Iterator<Item = (u64, Leads)> + '_ {
+        let pages = self.pages.range((asid, 0)..=(asid, u64::MAX));
+        pages.map(|((_, page), leads)| (*page, *leads))
     }
 }
 

@@ -20,6 +20,7 @@ use frontend_bare::vmcb::{Event, EventKind, Intercept, StateSaveArea, Vmcb, efer
 use view_core::key::RootKey;
 use view_core::whitelist::Lease;
 use view_core::{Frame, Frames, Owner, Ownership, Page, Slot};
+use zerocopy::IntoBytes;
 
 use crate::machine::Mock;
 
@@ -129,6 +130,11 @@ impl Rig {
     /// Whether a guest runs.
     pub(crate) fn is_in_guest(&mut self) -> bool {
         self.tables().0 != 1
+    }
+
+    /// The root of the tables that whoever runs is on.
+    pub(crate) fn root(&mut self) -> u64 {
+        self.tables().1
     }
 
     pub(crate) fn owner(&self, frame: u64) -> Option<Ownership> {
@@ -304,6 +310,19 @@ impl Rig {
         self.kept.get_mut(&block).unwrap()
     }
 
+    /// A register of those, changed.
+    pub(crate) fn change_kept(&mut self, block: u64, index: usize) {
+        if let Some((general, _)) = self.kept.get_mut(&block) {
+            let (words, _) = general.as_mut_bytes().as_chunks_mut::<8>();
+            words[index][0] ^= 1;
+        }
+    }
+
+    /// A block is to serve another guest.
+    pub(crate) fn forget_kept(&mut self, block: u64) {
+        self.kept.remove(&block);
+    }
+
     /// Whether some line on the console has this.
     pub(crate) fn said(&self, what: &str) -> bool {
         self.machine.console.iter().any(|line| line.contains(what))
@@ -343,8 +362,8 @@ impl Rig {
     /// A call of the monitor; `None` if the hypervisor runs then.
     pub(crate) fn call(&mut self, number: u64, operands: [u64; 3]) -> Option<u64> {
         assert!(self.is_in_guest());
+        let rip = self.cpu().0.save.rip;
         let (vmcb, switched) = self.cpu();
-        let rip = vmcb.save.rip;
         vmcb.save.rax = number;
         let general = &mut switched.general;
         [general.rbx, general.rcx, general.rdx] = operands;
