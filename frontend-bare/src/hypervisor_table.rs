@@ -51,6 +51,9 @@ impl HypervisorTable {
             Levels::Four => 4,
             Levels::Five => 5,
         };
+        if page.number() >> (9 * level) != 0 {
+            return None;
+        }
         let (mut table, mut writable) = (self.root, true);
         loop {
             let shift = 9 * (level - 1);

@@ -14,6 +14,7 @@ use crate::desk::{Desk, HypervisorView};
 use crate::exit_code::ExitCode;
 use crate::hypervisor_table::HypervisorTable;
 use crate::machine::Machine;
+use crate::memory::ENTRIES;
 use crate::msr::{Msrs, Offered};
 use crate::permission_map::insisted::Whom;
 use crate::permission_map::{IoMap, MsrMap};
@@ -80,9 +81,9 @@ pub struct Monitor<'m> {
     /// Whose proposals the shadow has.
     shadowed: Option<(Frame, u32)>,
     launched: [Option<Launched<'m>>; GUESTS],
-    /// Control blocks of guests that were ended while the hypervisor ran: it learns of it when it
-    /// enters them.
-    ended: [Option<Frame>; GUESTS],
+    /// Control blocks and roots of guests that were ended while the hypervisor ran: it learns of it
+    /// when it enters them.
+    ended: [Option<(Frame, Frame)>; GUESTS],
     epoch: Epoch,
     counts: Counts,
     /// How many lines were said of what is refused: a hypervisor does not flood the console.
@@ -246,6 +247,7 @@ impl<'m> Monitor<'m> {
     /// Whoever ran came out.
     pub fn on_exit<M: Machine>(&mut self, machine: &mut M) -> Action {
         let began = machine.ticks();
+        self.keep_tables(machine);
         match self.level {
             Level::Hypervisor => {
                 let work = Work::Hypervisor(self.hypervisor.control.exit());
@@ -258,6 +260,23 @@ impl<'m> Monitor<'m> {
                 Action::Enter
             }
         }
+    }
+
+    /// Before anything needs a table: where few frames are left for tables, those are given up that
+    /// are made again when somebody asks. So no launched guest is stopped for what others use.
+    fn keep_tables<M: Machine>(&mut self, machine: &mut M) {
+        let Setting { views, shadow, storage, .. } = &mut self.setting;
+        let pages = storage.iter().map(|storage| storage.slots.len()).max().unwrap_or(0);
+        // A guest that is launched, and beside it what a few pages need.
+        let kept = pages / ENTRIES + 16;
+        if views.pool.left() >= kept {
+            return;
+        }
+        shadow.clear(machine, &mut views.pool);
+        if views.pool.left() < kept {
+            views.host.clear(machine, &mut views.pool);
+        }
+        machine.flush();
     }
 
     /// How often either level came out, why, and what that cost.

@@ -247,6 +247,7 @@ impl<'m> Monitor<'m> {
         let super::Setting { views, shadow, .. } = &mut self.setting;
         if views.show_guest(machine, shadow, (&page, perm)).is_err() {
             self.refuse(machine, format_args!("no table for page {:#x}", gfn.number()));
+            return self.reflect_shutdown(machine, entered);
         }
         self.guest.control.event = super::hypervisor::again(self.guest.control.exit_event);
     }

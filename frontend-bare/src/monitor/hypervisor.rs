@@ -128,7 +128,10 @@ impl<'m> Monitor<'m> {
             let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
             let looked = guest.map(|guest| guest.memory.looked_at(&mut desk, (gfn, frame), write));
             if let Some(Err(broken)) = looked {
-                self.ended[number] = self.launched[number].as_ref().map(|guest| guest.block);
+                let guest = self.launched.get(number).and_then(Option::as_ref);
+                if let Some((ended, guest)) = self.ended.get_mut(number).zip(guest) {
+                    *ended = Some((guest.block, guest.root));
+                }
                 self.stop(machine, number, format_args!("{broken}"));
             }
             // A page that was left to it is memory like any other.

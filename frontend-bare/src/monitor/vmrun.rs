@@ -161,15 +161,17 @@ impl<'m> Monitor<'m> {
         block: Frame,
         asked: &mut Vmcb,
     ) -> Result<Option<usize>, Gone> {
-        if let Some(ended) = self.ended.iter_mut().find(|ended| **ended == Some(block)) {
-            *ended = None;
+        let root = Frame::new(asked.control.nested_cr3 >> 12).ok();
+        let is_here = |ended: &&mut Option<_>| ended.is_some_and(|(of, _)| of == block);
+        // With another root it is another guest's block by now.
+        let ended = self.ended.iter_mut().find(is_here).and_then(Option::take);
+        if ended.is_some_and(|(_, of)| Some(of) == root) {
             return Err(Gone);
         }
         let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
         let Some(number) = self.launched.iter().position(is_of) else { return Ok(None) };
         let Some(guest) = self.launched[number].as_mut() else { return Ok(None) };
         let stopped = guest.stopped.take().ok_or(Gone)?;
-        let root = Frame::new(asked.control.nested_cr3 >> 12).ok();
         let is_another = root != Some(core::mem::replace(&mut guest.root, root.unwrap_or(block)));
         let general = &self.switched.general;
         let resumed = if self.switched.extended.is_initial() {

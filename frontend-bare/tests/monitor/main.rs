@@ -10,5 +10,6 @@ mod play;
 mod property;
 mod registers;
 mod rig;
+mod scarce;
 mod step;
 mod world;
