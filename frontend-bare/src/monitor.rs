@@ -9,6 +9,7 @@ use core::fmt;
 
 use view_core::key::RootKey;
 use view_core::{Epoch, Frame, Frames, Owner};
+use zeroize::Zeroize;
 
 use crate::desk::{Desk, HypervisorView};
 use crate::exit_code::ExitCode;
@@ -289,6 +290,10 @@ impl<'m> Monitor<'m> {
         for number in 0..GUESTS {
             self.end_guest(machine, number);
         }
+        // What was switched last may have been a guest's.
+        self.guest.zeroize();
+        self.switched.general.zeroize();
+        self.switched.extended.zeroize();
     }
 
     fn end_guest<M: Machine>(&mut self, machine: &mut M, number: usize) {

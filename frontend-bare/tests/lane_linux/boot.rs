@@ -56,16 +56,16 @@ pub(crate) enum Play {
 }
 
 /// Boots it.
-pub(crate) fn boot(packages: &Packages, beneath: Beneath, play: Play) -> Said {
+pub(crate) fn boot(packages: &Packages, cpu: &str, beneath: Beneath, play: Play) -> Said {
     let made = make(packages);
     let initrd = initrd(made, packages);
     let mut qemu = Command::new("timeout");
-    qemu.args(["120", "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "EPYC"]);
+    qemu.args(["120", "qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", cpu]);
     qemu.args(["-m", "512", "-smp", "1", "-display", "none", "-nodefaults", "-no-reboot"]);
     if play == Play::Costs {
         qemu.args(["-icount", "shift=1,sleep=off"]);
     }
-    let name = format!("{beneath:?}-{play:?}");
+    let name = format!("{cpu}-{beneath:?}-{play:?}");
     let told = if play == Play::Costs { " -- costs" } else { "" };
     let facts = kept(&format!("{name}.facts"), &[]);
     qemu.args(["-serial", "stdio", "-serial", &format!("file:{}", facts.display())]);
