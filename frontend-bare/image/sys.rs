@@ -201,7 +201,7 @@ pub(crate) fn try_read_msr(number: u32) -> Option<u64> {
 
 /// Writes a model-specific register; false if the CPU does not take it.
 pub(crate) fn try_write_msr(number: u32, value: u64) -> bool {
-    // SAFETY: which registers the hypervisor may write is decided in the library; a fault ends in 0.
+    // SAFETY: what the hypervisor may write is decided in the library; a fault ends in 0.
     unsafe { write_msr_or_not(number, value) != 0 }
 }
 
