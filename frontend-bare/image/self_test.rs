@@ -6,7 +6,8 @@
 
 use frontend_bare::ciphers::Ciphers;
 use frontend_bare::exit_code::ExitCode;
-use frontend_bare::memory::{Host, HostMemory};
+use frontend_bare::machine::Machine;
+use frontend_bare::memory::HostMemory;
 use frontend_bare::platform::{BarePlatform, Staging};
 use frontend_bare::pool::Pool;
 use frontend_bare::switched::Switched;
@@ -16,13 +17,14 @@ use frontend_bare::vmcb::{ControlArea, Intercept, Intercepts, Segment, Vmcb, efe
 use view_core::key::{RootKey, Salt};
 use view_core::whitelist::{Lease, Leases};
 use view_core::{
-    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Page, Perm, Plan, Refused, Request, Slot, Target,
-    Vm, VmConfig, VmId, VmNumber,
+    Act, Batch, Claim, Epoch, Frame, Frames, Gfn, Page, Perm, Plan, Refused, Request, Slot, Vm,
+    VmConfig, VmId, VmNumber,
 };
 
+use crate::below::Below;
 use crate::console::say;
 use crate::start::OWNERS;
-use crate::sys::{Cpu, Identity, try_write_msr};
+use crate::sys::{Cpu, Identity, own_frames, try_write_msr};
 
 /// Frames that the test needs: for the guest, for the manager's code, and for tables and copies.
 pub(crate) const FRAMES: u64 = GUEST_PAGES + 1 + POOL as u64;
@@ -47,44 +49,6 @@ enum Came {
     Fault,
     /// Something else.
     Otherwise(ExitCode),
-}
-
-struct Machine {
-    memory: Identity,
-    /// Nothing runs before the CPU has forgotten.
-    flush_due: bool,
-}
-
-impl HostMemory for Machine {
-    fn entry(&self, table: Frame, index: usize) -> u64 {
-        self.memory.entry(table, index)
-    }
-
-    fn set_entry(&mut self, table: Frame, index: usize, entry: u64) {
-        self.memory.set_entry(table, index, entry);
-    }
-
-    fn read(&self, frame: Frame, to: &mut Page) {
-        self.memory.read(frame, to);
-    }
-
-    fn write(&mut self, frame: Frame, from: &Page) {
-        self.memory.write(frame, from);
-    }
-
-    fn wipe(&mut self, frame: Frame) {
-        self.memory.wipe(frame);
-    }
-}
-
-impl Host for Machine {
-    fn flush(&mut self) {
-        self.flush_due = true;
-    }
-
-    fn send(&mut self, _: &Target, _: &Page) -> bool {
-        false
-    }
 }
 
 /// One small guest, or its manager.
@@ -116,11 +80,11 @@ impl Runner {
     }
 
     /// Two instructions, from `rip` to the VMMCALL behind them.
-    fn run(&mut self, cpu: &mut Cpu<'_>, machine: &mut Machine, rip: u64, at: u64) -> Came {
+    fn run(&mut self, cpu: &mut Cpu<'_>, machine: &mut Below, rip: u64, at: u64) -> Came {
         self.vmcb.save.rip = rip;
         self.registers.general.rbx = at;
         self.registers.general.rcx = u64::from(PLANTED);
-        self.vmcb.control.tlb_control = u32::from(core::mem::take(&mut machine.flush_due));
+        self.vmcb.control.tlb_control = u32::from(machine.take_flush());
         cpu.run(&mut self.vmcb, &mut self.registers);
         match self.vmcb.control.exit() {
             ExitCode::By(Intercept::Vmmcall) => Came::Done(self.vmcb.save.rax as u32),
@@ -142,7 +106,7 @@ struct Places {
     manager: u64,
 }
 
-type Bare<'b> = BarePlatform<'b, Machine, POOL, 2>;
+type Bare<'b> = BarePlatform<'b, Below, POOL, 2>;
 
 /// The test, in [`FRAMES`] frames from `first` on.
 pub(crate) fn run(cpu: &mut Cpu<'_>, memory: Identity, first: u64) -> Result<(), &'static str> {
@@ -163,7 +127,7 @@ pub(crate) fn run(cpu: &mut Cpu<'_>, memory: Identity, first: u64) -> Result<(),
         replicas_max: 1,
     })
     .map_err(|_| "the core takes no such VM")?;
-    let mut machine = Machine { memory, flush_due: true };
+    let mut machine = Below::new(memory, own_frames());
     let mut pool =
         Pool::new((places.manager + 1..first + FRAMES).filter_map(|n| Frame::new(n).ok()));
     let mut table = || NestedTable::new(&mut machine, &mut pool, Levels::Four);
@@ -220,7 +184,7 @@ fn two_views(
     let mut manager = Runner::new(2, platform.views.host.root());
     let (code, page) = (places.manager << 12, (places.guest + 1) << 12);
     let mut guest_loads =
-        |cpu: &mut Cpu<'_>, machine: &mut Machine| guest.run(cpu, machine, LOADS, 0x1000);
+        |cpu: &mut Cpu<'_>, machine: &mut Below| guest.run(cpu, machine, LOADS, 0x1000);
     expect(guest_loads(cpu, platform.host) == Came::Done(SECRET), "the guest lost its secret")?;
     let load = manager.run(cpu, platform.host, code + LOADS, page);
     expect(load == Came::Fault, "the manager reached a private page")?;
