@@ -5,7 +5,9 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::kvm;
 use frontend_kvm::GuestMemory;
@@ -141,6 +143,8 @@ fn what_nobody_answers_is_said() {
     let Some(host) = host("what_nobody_answers_is_said") else { return };
     let at_port = Code::default().port(0x1234).out(1);
     assert_eq!(at_port.vm(&host).run(), Stop::Nobody(0x1234));
+    let from_port = Code::default().port(0x1234).take(1);
+    assert_eq!(from_port.vm(&host).run(), Stop::Nobody(0x1234));
     let wide_end = Code::default().port(port::END).out(4);
     assert_eq!(wide_end.vm(&host).run(), Stop::Nobody(port::END.into()));
     let behind = Code::default().rbx(DEVICE + 0x1000).and(&[0x48, 0x8b, 0x03]);
@@ -243,36 +247,65 @@ fn a_guest_that_has_no_place_is_refused() {
     assert!(matches!(refused(&vec![0xf4; most + 1], PAGES, &[]), PlainError::Memory(_)));
 }
 
+/// The program, which is ended if it does not end.
+fn program(arguments: &[&str], folder: &Path, code: Code) -> Command {
+    let image = folder.join("image");
+    std::fs::write(&image, code.0).unwrap();
+    let mut vmm = Command::new("timeout");
+    vmm.args(["60", env!("CARGO_BIN_EXE_pageveil-vmm"), "--name", "x", "--pages", "64"]);
+    vmm.args(arguments).arg("--door").arg(folder).arg(&image);
+    vmm
+}
+
 #[test]
 fn the_program_does_as_it_is_ordered() {
     if host("the_program_does_as_it_is_ordered").is_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("image");
-    // Rings, and goes on when the answer is another than to what it rang with.
+    // Counts, and goes on when the doorbell answers something else than to what it rang with.
     let quiet = abi::answer(1) as u8;
-    let wait = [0xec, 0x3c, quiet, 0x74, 0xfb]; // in al, dx; cmp al, quiet; je back
-    let code = Code::default().port(port::CONSOLE).rax(b'\n'.into()).out(1);
+    let wait = [0x48, 0xff, 0x03, 0xec, 0x3c, quiet, 0x74, 0xf8]; // inc [rbx]; in al, dx; cmp; je
+    let code = Code::default().rbx(PLACE << 12).port(port::CONSOLE).rax(b'\n'.into()).out(1);
     let code = code.port(port::DOORBELL).rax(1).out(1).and(&wait).end(9);
-    std::fs::write(&image, code.0).unwrap();
-    let mut vmm = Command::new(env!("CARGO_BIN_EXE_pageveil-vmm"));
-    vmm.args(["--name", "x", "--pages", "64", "--watch", "--door"]).arg(folder.path()).arg(&image);
+    let mut vmm = program(&[], folder.path(), code);
     let mut vmm = vmm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut orders = vmm.stdin.take().unwrap();
     let mut lines = BufReader::new(vmm.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut says = |wanted: &str| assert_eq!(lines.next().as_deref(), Some(wanted));
     says("[x] ");
-    for order in ["look", "pause", "dump", "look", "resume", "ring"] {
+    for order in ["look", "pause", "dump", "look", "wait", "dump", "resume", "wait", "dump", "ring"]
+    {
+        if order == "wait" {
+            std::thread::sleep(Duration::from_millis(50)); // for the guest to run, if it can
+            continue;
+        }
         writeln!(orders, "{order}").unwrap();
         says(&format!("vmm x: did {order}"));
     }
     says("vmm x: ended with 9");
     assert_eq!(vmm.wait().unwrap().code(), Some(9));
-    let bytes = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
-    assert_eq!(bytes("x.memory"), 64 << 12);
-    assert!(bytes("x.registers") >= 4 * door::RECORD as u64, "two looks, and each stop");
-    assert_eq!(bytes("x.registers") % door::RECORD as u64, 0);
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(bytes("x.registers").len(), 2 * door::RECORD, "two looks");
+    let dumps = bytes("x.memory");
+    let at = PLACE as usize * 4096;
+    let counts: Vec<_> = dumps.chunks(64 << 12).map(|dump| &dump[at..at + 8]).collect();
+    assert_eq!(counts.len(), 3);
+    assert!(counts[0] == counts[1], "paused");
+    assert!(counts[1] != counts[2], "resumed");
+}
+
+#[test]
+fn a_watched_guest_is_written_down_at_each_stop() {
+    if host("a_watched_guest_is_written_down_at_each_stop").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let code = Code::default().port(port::DOORBELL).out(1).out(1).take(1).end(0);
+    let done = program(&["--watch"], folder.path(), code).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(done.status.code(), Some(0));
+    let records = std::fs::read(folder.path().join("x.registers")).unwrap();
+    assert_eq!(records.len(), 4 * door::RECORD, "two rings, an answer, the end");
 }
 
 #[test]

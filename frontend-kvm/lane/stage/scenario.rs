@@ -7,7 +7,7 @@ use crate::routes;
 use crate::secrets::{GUESTS, mode};
 
 /// How often the registers of each guest are looked at while it waits.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 20;
 
 /// Plays it.
 pub(crate) fn play() -> Result<()> {
