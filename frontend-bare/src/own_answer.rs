@@ -30,11 +30,13 @@ impl Stopped {
             resumed.event = event;
             return Some(resumed);
         }
-        let is_msr = self.code == ExitCode::By(Intercept::Msr);
-        let is_fine = match (is_msr, self.exit()) {
-            (true, Exit::ReadMsr) => self.read_msr(&mut resumed)?,
-            (true, Exit::WriteMsr) => self.write_msr(&mut resumed, efer_offered)?,
-            _ => return None,
+        let is_fine = if self.exit() == Exit::ReadMsr {
+            self.read_msr(&mut resumed)?
+        } else if self.exit() == Exit::WriteMsr {
+            // Also XSETBV's, which names zero here: no such MSR is known.
+            self.write_msr(&mut resumed, efer_offered)?
+        } else {
+            return None;
         };
         if is_fine {
             resumed.save.rip = self.next_rip();

@@ -113,9 +113,12 @@ impl Stopped {
         self.row.exit
     }
 
-    /// Fills in what the hypervisor gets of the exit: its words, and every register. In `control`
-    /// all else stays, what is virtual of interrupts above all; of the save area nothing does. What
-    /// VMSAVE would store is for the hypervisor's CPU as well, which VMSAVE reads it from.
+    /// Fills in what the hypervisor gets of the exit: its words, and every register. The exit is
+    /// one that the monitor has no [answer](Self::own_answer) to.
+    ///
+    /// In `control` all else stays, what is virtual of interrupts above all; of the save area
+    /// nothing does. What VMSAVE stores of it is for the hypervisor's CPU as well, which VMSAVE
+    /// reads.
     pub fn show(&self, control: &mut ControlArea, save: &mut StateSaveArea, general: &mut General) {
         control.exit_code = self.code.raw();
         [control.exit_info_1, control.exit_info_2] = self.row.infos;

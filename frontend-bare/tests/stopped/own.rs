@@ -120,6 +120,15 @@ fn writes_take_what_the_cpu_takes() {
 }
 
 #[test]
+fn an_answer_ends_a_shadow_and_a_refusal_does_not() {
+    for (value, is_taken) in [(0x0007_0406_0007_0406, true), (2, false)] {
+        let (mut one, _) = write(0x277, value, &Vmcb::zeroed(), &General::ZERO);
+        one.control.interrupt_state = 1;
+        assert_eq!(answer(&one).expect("the monitor knows it").in_shadow, !is_taken);
+    }
+}
+
+#[test]
 fn exceptions_go_back_to_the_guest_and_xsetbv_is_for_kernels() {
     for (vector, error_code) in [(1, None), (17, Some(0))] {
         let mut one = at("page fault", &Vmcb::zeroed(), &General::ZERO);
