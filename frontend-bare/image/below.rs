@@ -81,6 +81,14 @@ impl Machine for Below {
         sys::try_write_msr(msr, value)
     }
 
+    fn breakpoints(&self) -> [u64; 4] {
+        sys::breakpoints()
+    }
+
+    fn set_breakpoints(&mut self, addresses: [u64; 4]) {
+        sys::set_breakpoints(addresses);
+    }
+
     fn read_port(&mut self, IoAccess { port, width }: IoAccess) -> u32 {
         match width {
             IoWidth::One => sys::in_byte(port).into(),

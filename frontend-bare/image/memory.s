@@ -41,7 +41,21 @@ memset:
     mov rax, r8
     ret
 .global bcmp
-bcmp:
+bcmp:                            /* equal or not: by words first */
+    mov rcx, rdx
+    shr rcx, 3
+    cmp rcx, rcx
+    repe cmpsq
+    jne 4f
+    mov ecx, edx
+    and ecx, 7
+    cmp rcx, rcx
+    repe cmpsb
+    jne 4f
+    xor eax, eax
+    ret
+4:  mov eax, 1
+    ret
 .global memcmp
 memcmp:
     mov rcx, rdx

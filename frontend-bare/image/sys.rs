@@ -158,6 +158,28 @@ pub(crate) fn in_word(port: u16) -> u32 {
     word
 }
 
+/// DR0 to DR3.
+pub(crate) fn breakpoints() -> [u64; 4] {
+    let (first, second, third, fourth);
+    // SAFETY: reads registers.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
+            out(reg) first, out(reg) second, out(reg) third, out(reg) fourth,
+            options(nomem, nostack));
+    }
+    [first, second, third, fourth]
+}
+
+/// Loads them. In the monitor none counts: #VMEXIT turns all off in DR7 (the manual, 15.6).
+pub(crate) fn set_breakpoints([first, second, third, fourth]: [u64; 4]) {
+    // SAFETY: addresses of breakpoints that are off.
+    unsafe {
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) first, in(reg) second, in(reg) third, in(reg) fourth,
+            options(nomem, nostack));
+    }
+}
+
 /// The time-stamp counter.
 pub(crate) fn ticks() -> u64 {
     // SAFETY: reads a register that every CPU with SVM has.

@@ -21,6 +21,10 @@ pub trait Machine: Host {
     fn read_msr(&mut self, msr: u32) -> Option<u64>;
     /// Writes an MSR; false if the CPU raises an exception instead.
     fn write_msr(&mut self, msr: u32, value: u64) -> bool;
+    /// DR0 to DR3, which VMRUN does not switch.
+    fn breakpoints(&self) -> [u64; 4];
+    /// Loads them.
+    fn set_breakpoints(&mut self, addresses: [u64; 4]);
     /// Reads from a device.
     fn read_port(&mut self, access: IoAccess) -> u32;
     /// Writes to a device.

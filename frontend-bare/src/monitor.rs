@@ -104,6 +104,7 @@ struct Launched<'m> {
     /// With these.
     extended: Extended,
     xcr0: u64,
+    breakpoints: [u64; 4],
 }
 
 /// Who runs.
@@ -123,8 +124,9 @@ struct Entered {
     io_map: Frame,
     msr_map: Frame,
     tables: HypervisorTable,
-    /// XCR0 as the hypervisor left it.
+    /// XCR0 and DR0 to DR3 as the hypervisor left them.
     xcr0: u64,
+    breakpoints: [u64; 4],
     /// Which launched guest it is, if it is one.
     launched: Option<usize>,
 }

@@ -186,6 +186,7 @@ impl<'m> Monitor<'m> {
             stopped: None,
             extended: Extended::initial(),
             xcr0: self.switched.xcr0,
+            breakpoints: [0; 4],
         });
         self.level = Level::Guest(Entered { launched: Some(number), ..*entered });
         machine.flush();

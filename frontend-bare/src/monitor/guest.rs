@@ -188,6 +188,8 @@ impl<'m> Monitor<'m> {
         core::mem::swap(&mut guest.extended, &mut self.switched.extended);
         self.switched.extended = Extended::initial();
         guest.xcr0 = core::mem::replace(&mut self.switched.xcr0, entered.xcr0);
+        guest.breakpoints = machine.breakpoints();
+        machine.set_breakpoints(entered.breakpoints);
         stopped.show(&mut self.guest.control, &mut self.guest.save, &mut self.switched.general);
         guest.stopped = Some(stopped);
         self.reflect(machine, entered);
@@ -218,6 +220,7 @@ impl<'m> Monitor<'m> {
         self.switched.general = General::ZERO;
         self.switched.extended = Extended::initial();
         self.switched.xcr0 = entered.xcr0;
+        machine.set_breakpoints(entered.breakpoints);
         self.reflect(machine, entered);
     }
 

@@ -50,7 +50,7 @@ impl<'m> Monitor<'m> {
     }
 
     pub(super) fn vmrun<M: Machine>(&mut self, machine: &mut M) {
-        let xcr0 = self.switched.xcr0;
+        let (xcr0, breakpoints) = (self.switched.xcr0, machine.breakpoints());
         let Some(block) = self.operand(machine, "VMRUN") else { return };
         let mut asked = Vmcb::of_page(&self.desk(machine).copy(block)).clone();
         asked.save.take_vmload_state(&self.hypervisor.save);
@@ -70,7 +70,7 @@ impl<'m> Monitor<'m> {
         if launched.is_some() {
             entry.event = Some(asked.control.event).filter(|event| event.is_valid());
         }
-        self.enter(machine, (block, launched, xcr0), (&asked, &entry));
+        self.enter(machine, (block, launched, (xcr0, breakpoints)), (&asked, &entry));
     }
 
     /// The guest did not run: VMRUN did not accept the block, or there is no guest any more.
@@ -86,7 +86,7 @@ impl<'m> Monitor<'m> {
     fn enter<M: Machine>(
         &mut self,
         machine: &mut M,
-        (block, launched, xcr0): (Frame, Option<usize>, u64),
+        (block, launched, (xcr0, breakpoints)): (Frame, Option<usize>, (u64, [u64; 4])),
         (asked, entry): (&Vmcb, &Entry),
     ) {
         self.join_maps(machine, entry, asked.control.clean);
@@ -129,7 +129,8 @@ impl<'m> Monitor<'m> {
         self.guest.control = control;
         self.guest.save = asked.save.clone();
         let (io_map, msr_map) = (entry.io_map, entry.msr_map);
-        let entered = Entered { block, wanted, io_map, msr_map, tables, xcr0, launched };
+        let entered =
+            Entered { block, wanted, io_map, msr_map, tables, xcr0, breakpoints, launched };
         self.level = Level::Guest(entered);
     }
 
@@ -181,9 +182,9 @@ impl<'m> Monitor<'m> {
         };
         match resumed {
             Ok(resumed) => {
-                let guest = (&mut guest.extended, guest.xcr0);
-                core::mem::swap(guest.0, &mut self.switched.extended);
-                self.switched.xcr0 = guest.1;
+                core::mem::swap(&mut guest.extended, &mut self.switched.extended);
+                self.switched.xcr0 = guest.xcr0;
+                machine.set_breakpoints(guest.breakpoints);
                 self.go_on(machine, resumed);
                 asked.save = self.guest.save.clone();
                 asked.control.event = self.guest.control.event;

@@ -42,6 +42,7 @@ pub(crate) struct Mock {
     pub(crate) written: BTreeSet<u64>,
     pub(crate) flushes: u64,
     randoms: u8,
+    pub(crate) breakpoints: [u64; 4],
 }
 
 impl Mock {
@@ -58,6 +59,7 @@ impl Mock {
             written: BTreeSet::new(),
             flushes: 0,
             randoms: 0,
+            breakpoints: [0; 4],
         }
     }
 
@@ -211,6 +213,14 @@ impl Machine for Mock {
             0xd => [7, 0x340, 0x340, 0],
             _ => [leaf, 2, 3, 4],
         }
+    }
+
+    fn breakpoints(&self) -> [u64; 4] {
+        self.breakpoints
+    }
+
+    fn set_breakpoints(&mut self, addresses: [u64; 4]) {
+        self.breakpoints = addresses;
     }
 
     fn read_msr(&mut self, _: u32) -> Option<u64> {

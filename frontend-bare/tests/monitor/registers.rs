@@ -218,3 +218,19 @@ fn a_block_that_is_refused_shows_no_register_of_the_guest() {
         goes_on(&mut rig, guest);
     }
 }
+
+/// VMRUN switches none of them, so whoever runs next would find them.
+#[test]
+fn breakpoints_are_of_whoever_runs() {
+    let mut rig = Rig::new();
+    rig.machine.breakpoints = [1, 2, 3, 4];
+    let guest = rig.launched(0);
+    rig.machine.breakpoints = [SECRET; 4];
+    rig.guest_halts();
+    assert_eq!(rig.machine.breakpoints, [1, 2, 3, 4], "the hypervisor's are back");
+    rig.machine.breakpoints = [5; 4];
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.machine.breakpoints, [SECRET; 4], "the guest's are back");
+    rig.call(frontend_bare::calls::END, [0; 3]);
+    assert_eq!(rig.machine.breakpoints, [5; 4], "also when there is no guest any more");
+}
