@@ -67,6 +67,13 @@ fn what_does_not_add_up_is_refused() {
 }
 
 #[test]
+fn a_file_smaller_than_a_header_has_no_payload() {
+    let header = Header::new(1, 0, 0).unwrap();
+    assert!(header.clone().checked(header.size()).is_ok());
+    assert_eq!(header.checked(PAGE - 1).unwrap_err(), NotAPayload::Short(PAGE - 1));
+}
+
+#[test]
 fn nobody_writes_what_nobody_would_read() {
     assert_eq!(Header::new(0, 1, 1).unwrap_err(), NotAPayload::NoKernel);
     let long = COMMAND_LINE_MAX + 1;

@@ -23,10 +23,12 @@ pub(crate) fn play() -> Result<()> {
     for guest in &mut guests {
         guest.expect("settled")?;
     }
-    for guest in &mut guests {
-        for _ in 0..LOOKS {
+    for _ in 0..LOOKS {
+        for guest in &mut guests {
             guest.order("look")?;
         }
+    }
+    for guest in &mut guests {
         guest.order("pause")?;
         guest.order("dump")?;
     }
