@@ -152,6 +152,54 @@ fn a_spy_that_remembers_a_page_forgets_it_when_it_becomes_anothers() {
 }
 
 #[test]
+fn a_spy_that_has_a_frame_mapped_loses_it_to_a_guest_that_was_launched_before() {
+    for is_moved in [false, true] {
+        let mut rig = Rig::new();
+        let guest = rig.with_secret(0, 3, SECRET);
+        let spy = rig.make(Guest(1));
+        rig.propose(spy, 9, guest.spare(0));
+        if is_moved {
+            rig.host_copy(guest.frame(3), guest.spare(0));
+            rig.propose(guest, 3, guest.spare(0));
+        } else {
+            rig.propose(guest, 12, guest.spare(0));
+        }
+        assert!(rig.enter(spy.block()));
+        rig.guest_read(9, 1).unwrap();
+        rig.interrupt();
+        // The guest has the frame from now on, and the tables for the spy are as they were.
+        assert!(rig.enter(guest.block()));
+        rig.guest_write(if is_moved { 3 } else { 12 }, 1, SECRET).unwrap();
+        rig.interrupt();
+        rig.change_block(spy.block(), |block| block.control.tlb_control = 0);
+        assert!(rig.enter(spy.block()));
+        assert_eq!(rig.guest_read(9, 1), Err(Missed::Left));
+        assert!(rig.said("a guest's page in frame"));
+    }
+}
+
+#[test]
+fn guests_that_are_not_launched_find_their_own_pages_too() {
+    let mut rig = Rig::new();
+    let guests = [0, 1].map(|number| rig.make(Guest(number)));
+    for guest in guests {
+        rig.host_write(guest.frame(3), 0, guest.0).unwrap();
+        rig.change_block(guest.block(), |block| block.control.tlb_control = 0);
+    }
+    for guest in guests.into_iter().cycle().take(5) {
+        assert!(rig.enter(guest.block()));
+        assert_eq!(rig.guest_read(3, 0), Ok(guest.0));
+        rig.interrupt();
+    }
+    // What the hypervisor changes shows when it has it forgotten.
+    let guest = guests[0];
+    rig.propose(guest, 3, guest.frame(4));
+    rig.change_block(guest.block(), |block| block.control.tlb_control = 3);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_read(3, 511), Ok(0x104));
+}
+
+#[test]
 fn a_launched_guest_does_not_find_what_another_remembers() {
     let mut rig = Rig::new();
     let first = rig.with_secret(0, 3, SECRET);

@@ -233,6 +233,12 @@ impl Rig {
         self.write(frame, index, to)
     }
 
+    /// A write by which nothing changes, as kernels do it to have a page there.
+    pub(crate) fn host_touch(&mut self, frame: u64) -> Result<(), Missed> {
+        assert!(!self.is_in_guest());
+        self.access(frame, true).map(drop)
+    }
+
     pub(crate) fn host_read_page(&mut self, frame: u64) -> Result<Page, Missed> {
         assert!(!self.is_in_guest());
         let mut page = Page::zeroed();
