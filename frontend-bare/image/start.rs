@@ -3,7 +3,7 @@
 
 use core::ops;
 
-use frontend_bare::desk::TABLE_FRAMES;
+use frontend_bare::desk::{TABLE_FRAMES, withhold};
 use frontend_bare::linux::{self, Bytes, Files, Header, Machine, NoPlace, NotLinux, Plan};
 use frontend_bare::machine::Machine as _;
 use frontend_bare::monitor::{Action, Monitor, Setting};
@@ -92,6 +92,8 @@ pub(crate) fn run(
     if frames_end > FRAMES as u64 {
         return Err(NotStarted::TooMuchMemory(frames_end));
     }
+    let memory: Vec<_, { RANGES_MAX as usize }> = ranges.iter().filter_map(Range::frames).collect();
+    withhold(&OWNERS, |number| memory.iter().any(|frames| frames.contains(&number)));
     let image = own_frames();
     let own = image.start..image.end + TABLE_FRAMES as u64;
     let mut memory = Identity { end: frames_end };

@@ -97,6 +97,19 @@ impl<M: Machine> Desk<'_, '_, M> {
     }
 }
 
+/// Keeps all that is no memory from guests for good: a device's memory may be found elsewhere as
+/// well, as a display's is, or be moved by whoever has the device. It is the hypervisor's as before.
+pub fn withhold(owners: &[Owner], is_memory: impl Fn(u64) -> bool) {
+    // Nobody has this number, so nobody accepts what is offered to it.
+    const NOBODY: VmNumber = VmNumber(u16::MAX);
+    let frames = Frames::new(owners);
+    for number in (0..owners.len() as u64).filter(|number| !is_memory(*number)) {
+        if let Ok(frame) = Frame::new(number) {
+            let _ = frames.offer(frame, NOBODY, Gfn::MAX);
+        }
+    }
+}
+
 /// Frames in a large page.
 const LARGE: u64 = 512;
 

@@ -5,7 +5,7 @@ use frontend_bare::exit_code::ExitCode;
 use frontend_bare::vmcb::{Event, EventKind, Intercept, efer};
 
 use crate::guest::{Guest, IMAGE, PAGES, SHUT_DOWN};
-use crate::rig::{Missed, Rig, Size};
+use crate::rig::{DEVICE, Missed, Rig, Size};
 
 const SECRET: u64 = 0x5ec2_e700_0000_0005;
 const INVALID_OPCODE: Option<u8> = Some(6);
@@ -46,12 +46,30 @@ fn no_page_of_an_image_is_in_another_guests_frame() {
 
 #[test]
 fn no_page_of_an_image_is_in_a_frame_of_the_monitors_or_of_none() {
-    for frame in [Size::COMMON.own.start, Size::COMMON.own.end - 1, Size::COMMON.frames, 0xfee00] {
+    let Size { own, frames, .. } = Size::COMMON;
+    for frame in [own.start, own.end - 1, frames, 0xfee00, DEVICE.start, DEVICE.end - 1] {
         let mut rig = Rig::new();
         let guest = rig.make(Guest(0));
         rig.propose(guest, 5, frame);
         is_not_launched(&mut rig, guest, &format!("page 0x5 was to be in frame {frame:#x}"));
     }
+}
+
+#[test]
+fn what_is_no_memory_is_the_hypervisors_and_never_a_guests() {
+    let mut rig = Rig::new();
+    let guest = rig.with_secret(0, 3, SECRET);
+    assert_eq!(rig.host_write(DEVICE.start, 0, 1), Ok(()));
+    rig.propose(guest, 12, DEVICE.start);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_write(12, 0, SECRET), Err(Missed::Left));
+    assert!(rig.said("page 0xc was to be in frame 0x1e0"));
+    assert_eq!(rig.host_read(DEVICE.start, 0), Ok(1));
+    // A guest that is not launched has it, if the hypervisor says so.
+    let other = rig.make(Guest(1));
+    rig.propose(other, 12, DEVICE.start);
+    assert!(rig.enter(other.block()));
+    assert_eq!(rig.guest_read(12, 0), Ok(1));
 }
 
 #[test]
@@ -149,6 +167,60 @@ fn a_spy_that_remembers_a_page_forgets_it_when_it_becomes_anothers() {
     rig.change_block(spy.block(), |block| block.control.tlb_control = 0);
     assert!(rig.enter(spy.block()));
     assert_eq!(rig.guest_read(9, 0), Err(Missed::Left));
+}
+
+#[test]
+fn a_spy_that_has_a_frame_mapped_loses_it_to_a_guest_that_was_launched_before() {
+    for is_moved in [false, true] {
+        let mut rig = Rig::new();
+        let guest = rig.with_secret(0, 3, SECRET);
+        let spy = rig.make(Guest(1));
+        rig.propose(spy, 9, guest.spare(0));
+        if is_moved {
+            rig.host_copy(guest.frame(3), guest.spare(0));
+            rig.propose(guest, 3, guest.spare(0));
+        } else {
+            rig.propose(guest, 12, guest.spare(0));
+        }
+        assert!(rig.enter(spy.block()));
+        rig.guest_read(9, 1).unwrap();
+        rig.interrupt();
+        // The guest has the frame from now on, and the tables for the spy are as they were.
+        assert!(rig.enter(guest.block()));
+        rig.guest_write(if is_moved { 3 } else { 12 }, 1, SECRET).unwrap();
+        rig.interrupt();
+        rig.change_block(spy.block(), |block| block.control.tlb_control = 0);
+        assert!(rig.enter(spy.block()));
+        assert_eq!(rig.guest_read(9, 1), Err(Missed::Left));
+        assert!(rig.said("a guest's page in frame"));
+    }
+}
+
+#[test]
+fn guests_that_are_not_launched_find_their_own_pages_too() {
+    let mut rig = Rig::new();
+    let guests = [0, 1].map(|number| rig.make(Guest(number)));
+    for guest in guests {
+        rig.host_write(guest.frame(3), 0, guest.0).unwrap();
+        rig.change_block(guest.block(), |block| block.control.tlb_control = 0);
+    }
+    for guest in guests.into_iter().cycle().take(5) {
+        assert!(rig.enter(guest.block()));
+        assert_eq!(rig.guest_read(3, 0), Ok(guest.0));
+        rig.interrupt();
+    }
+    // What the hypervisor changes shows when it has it forgotten.
+    let guest = guests[0];
+    rig.propose(guest, 3, guest.frame(4));
+    rig.change_block(guest.block(), |block| block.control.tlb_control = 3);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_read(3, 511), Ok(0x104));
+    rig.interrupt();
+    rig.propose(guest, 3, guest.frame(5));
+    rig.change_block(guest.block(), |block| block.control.tlb_control = 0);
+    assert_eq!(rig.svm(Intercept::Invlpga, 3 << 12), None);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_read(3, 511), Ok(0x105));
 }
 
 #[test]

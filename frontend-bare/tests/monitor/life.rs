@@ -243,3 +243,17 @@ fn a_guest_that_was_stopped_while_its_hypervisor_ran_is_found_shut_down_once() {
     rig.interrupt();
     assert!(rig.enter(guest.block()));
 }
+
+#[test]
+fn a_frame_that_failed_one_guest_serves_the_next() {
+    let mut rig = Rig::new();
+    let guest = rig.with_secret(0, 3, SECRET);
+    rig.host_write(guest.frame(3), 0, 0xbad).unwrap();
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_read(3, 0), Err(Missed::Left));
+    assert!(rig.said("page 0x3 came back as something else"));
+    assert!(rig.is_scrubbed(guest));
+    let next = rig.launched(0);
+    assert!(rig.is_owned(next.frame(3)));
+    assert_eq!(rig.guest_read(3, 511), Ok(0x103));
+}

@@ -3,6 +3,7 @@
 mod attacks;
 mod calls;
 mod guest;
+mod interrupts;
 mod life;
 mod machine;
 mod pages;

@@ -3,7 +3,7 @@
 
 use frontend_bare::calls;
 use frontend_bare::exit_code::ExitCode;
-use frontend_bare::vmcb::Intercept;
+use frontend_bare::vmcb::{Intercept, Vmcb};
 use view_core::Ownership;
 
 use crate::guest::{Guest, IMAGE, PAGES, block};
@@ -54,7 +54,12 @@ impl World {
             return;
         }
         if let Some(who) = self.running.take() {
-            self.blocks[who] = self.rig.host_read_page(Guest(who as u64).block()).ok();
+            let mut page = self.rig.host_read_page(Guest(who as u64).block()).ok();
+            if let Some(page) = &mut page {
+                // Nothing is to be forgotten, whatever the hypervisor changes.
+                Vmcb::of_page_mut(page).control.tlb_control = 0;
+            }
+            self.blocks[who] = page;
         }
     }
 
@@ -95,8 +100,10 @@ impl World {
             }
             Host::WritePage(who, gfn, index, back) => {
                 if let Some(frame) = self.frame_of(who, gfn) {
-                    let word = self.rig.host_read(frame, index).unwrap();
-                    self.rig.host_write(frame, index, if back { word } else { 0 }).unwrap();
+                    self.rig.host_touch(frame).unwrap();
+                    if !back {
+                        self.rig.host_write(frame, index, 0).unwrap();
+                    }
                     self.note("page written");
                 }
             }
@@ -124,6 +131,7 @@ impl World {
             }
             Host::SaveArea(value) => rig.write_msr(0xc001_0117, value),
             Host::Move(who, gfn, to) => self.move_page(who, gfn, guest(who).spare(to)),
+            Host::Spy(spy, of, gfn, write) => self.spy(spy, of, gfn, write),
             Host::Repair(who) => self.repair(who),
             Host::Make(who) => self.make(who),
             Host::ShutDown => {
@@ -152,6 +160,25 @@ impl World {
         let _ = self.rig.host_write_page(to, &page);
         let _ = self.rig.host_write(guest.table(1), gfn as usize, to << 12 | 7);
         self.note("moved");
+    }
+
+    /// The frame may be one that the spy had mapped before it was the other's.
+    fn spy(&mut self, spy: usize, of: usize, gfn: u64, write: bool) {
+        let launched = [spy, of].map(|who| self.guests[who].number.is_some());
+        let frame = match self.frame_of(of, gfn) {
+            Some(frame) => frame,
+            None => Guest(of as u64).spare(gfn % 4),
+        };
+        if launched == [false, true] {
+            let table = Guest(spy as u64).table(1);
+            let _ = self.rig.host_write(table, gfn as usize, frame << 12 | 7);
+            self.enter(spy, None);
+            if self.rig.is_in_guest() {
+                let act = if write { Own::Write(gfn, 0) } else { Own::Read(gfn, 0) };
+                self.guest_step(spy, act);
+                self.note("spy");
+            }
+        }
     }
 
     /// Tables as they should be, for all that is left of a guest.

@@ -29,6 +29,7 @@ const INTERESTING: &[&str] = &[
     "operand refused",
     "page read",
     "page written",
+    "spy",
     "shut down",
 ];
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use frontend_bare::desk::TABLE_FRAMES;
+use frontend_bare::desk::{TABLE_FRAMES, withhold};
 use frontend_bare::exit_code::ExitCode;
 use frontend_bare::general::General;
 use frontend_bare::memory::HostMemory;
@@ -26,6 +26,9 @@ use crate::machine::Mock;
 
 /// How many pages a guest of these tests can have.
 pub(crate) const GUEST_PAGES_MAX: usize = 64;
+
+/// Frames that are no memory but a device's.
+pub(crate) const DEVICE: Range<u64> = 0x1e0..0x200;
 
 /// Bits of what a nested page fault says.
 const PRESENT: u64 = 1;
@@ -88,6 +91,7 @@ impl Rig {
         let mut table = || NestedTable::new(&mut machine, &mut pool, Levels::Four).unwrap();
         let (host, shadow) = (table(), table());
         let owners = leaked(usize::try_from(size.frames).unwrap(), Owner::new);
+        withhold(owners, |number| !DEVICE.contains(&number));
         let storage =
             || Storage { slots: leaked(GUEST_PAGES_MAX, Slot::new), leases: leaked(4, Lease::new) };
         let setting = Setting {
@@ -231,6 +235,12 @@ impl Rig {
     pub(crate) fn host_write(&mut self, frame: u64, index: usize, to: u64) -> Result<(), Missed> {
         assert!(!self.is_in_guest());
         self.write(frame, index, to)
+    }
+
+    /// A write by which nothing changes, as kernels do it to have a page there.
+    pub(crate) fn host_touch(&mut self, frame: u64) -> Result<(), Missed> {
+        assert!(!self.is_in_guest());
+        self.access(frame, true).map(drop)
     }
 
     pub(crate) fn host_read_page(&mut self, frame: u64) -> Result<Page, Missed> {

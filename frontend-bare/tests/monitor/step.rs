@@ -26,7 +26,7 @@ pub(crate) enum Host {
     Copy(u64, u64),
     /// Of a guest's, wherever that is.
     ReadPage(usize, u64),
-    /// The same, and whether it puts back what it found.
+    /// The same to be written, and whether it leaves there what it finds.
     WritePage(usize, u64, usize, bool),
     /// An entry in a guest's last table: page, frame, bits.
     Propose(usize, u64, u64, u64),
@@ -38,6 +38,8 @@ pub(crate) enum Host {
     SaveArea(u64),
     /// Moves a page of a guest: reads it, writes it elsewhere, and proposes that.
     Move(usize, u64, u64),
+    /// Has a guest that is not launched read a page of another guest's, or write to it.
+    Spy(usize, usize, u64, bool),
     /// Proposes for each page where it is, and a frame for each that has none.
     Repair(usize),
     /// Makes a guest anew.
@@ -106,6 +108,8 @@ fn host() -> impl Strategy<Value = Host> {
         1 => (operand, word()).prop_map(|(by, word)| Host::Operand(by, word)),
         1 => word().prop_map(Host::SaveArea),
         8 => (who(), page(), 0..4_u64).prop_map(|(w, gfn, to)| Host::Move(w, gfn, to)),
+        3 => (who(), who(), page(), any::<bool>())
+            .prop_map(|(spy, of, gfn, write)| Host::Spy(spy, of, gfn, write)),
         6 => who().prop_map(Host::Repair),
         1 => who().prop_map(Host::Make),
     ]
