@@ -98,7 +98,7 @@ impl<M: Machine> Desk<'_, '_, M> {
 }
 
 /// Keeps all that is no memory from guests for good: a device's memory may be found elsewhere as
-/// well, as a display's is, or be moved by whoever has the device. It is the hypervisor's as before.
+/// well, as a display's is, or be moved by whoever has the device. It stays the hypervisor's.
 pub fn withhold(owners: &[Owner], is_memory: impl Fn(u64) -> bool) {
     // Nobody has this number, so nobody accepts what is offered to it.
     const NOBODY: VmNumber = VmNumber(u16::MAX);
