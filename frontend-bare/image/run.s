@@ -1,9 +1,10 @@
 /* void run_guest(vmcb rdi, switched rsi, host rdx): physical addresses, which are ours as well.
 
    VMRUN switches what is in a control block, VMLOAD and VMSAVE what is beside it; the rest of the
-   guest's registers is switched here, vectors and XCR0 with them. On return GIF is set again.
-   Interrupts are off in the monitor; where the guest's own flag does not count, `switched` says
-   whether they come through. They are turned on well before VMRUN: the instruction behind STI would
+   guest's registers is switched here, vectors and XCR0 with them. GIF is clear in the monitor, from the
+   first run on: whatever comes meanwhile, NMIs too, waits for whoever runs next (APM volume 2, 15.17).
+   Interrupts are off besides; where the guest's own flag does not count, `switched` says whether they
+   come through. They are turned on well before VMRUN: the instruction behind STI would
    carry its shadow into the guest. */
 
 .section .data.run, "aw"
@@ -96,7 +97,6 @@ run_guest:
 7:  pop rsi
     pop rax
     vmload rax
-    stgi
     cld
     pop r15
     pop r14
