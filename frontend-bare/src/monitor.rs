@@ -86,6 +86,8 @@ pub struct Monitor<'m> {
     /// when it enters them.
     ended: [Option<(Frame, Frame)>; GUESTS],
     epoch: Epoch,
+    /// How many frames for tables are to be left before anything is done.
+    tables_kept: usize,
     counts: Counts,
     /// How many lines were said of what is refused: a hypervisor does not flood the console.
     refusals: u32,
@@ -200,6 +202,8 @@ impl<'m> Monitor<'m> {
         control.asid = Self::HYPERVISOR_ASID;
         control.nested_features = ControlArea::NESTED_PAGING;
         control.nested_cr3 = setting.views.host.root().number() << 12;
+        // What a guest has once it is launched, and beside that what a few pages need.
+        let pages = setting.storage.iter().map(|storage| storage.slots.len()).max().unwrap_or(0);
         Self {
             staging: Staging::default(),
             hypervisor,
@@ -213,6 +217,7 @@ impl<'m> Monitor<'m> {
             launched: [const { None }; GUESTS],
             ended: [None; GUESTS],
             epoch: Epoch(0),
+            tables_kept: pages / ENTRIES + 16,
             counts: Counts::new(),
             refusals: 0,
             setting,
@@ -250,7 +255,9 @@ impl<'m> Monitor<'m> {
     /// Whoever ran came out.
     pub fn on_exit<M: Machine>(&mut self, machine: &mut M) -> Action {
         let began = machine.ticks();
-        self.keep_tables(machine);
+        if self.setting.views.pool.left() < self.tables_kept {
+            self.keep_tables(machine);
+        }
         match self.level {
             Level::Hypervisor => {
                 let work = Work::Hypervisor(self.hypervisor.control.exit());
@@ -268,15 +275,9 @@ impl<'m> Monitor<'m> {
     /// Before anything needs a table: where few frames are left for tables, those are given up that
     /// are made again when somebody asks. So no launched guest is stopped for what others use.
     fn keep_tables<M: Machine>(&mut self, machine: &mut M) {
-        let Setting { views, shadow, storage, .. } = &mut self.setting;
-        let pages = storage.iter().map(|storage| storage.slots.len()).max().unwrap_or(0);
-        // A guest that is launched, and beside it what a few pages need.
-        let kept = pages / ENTRIES + 16;
-        if views.pool.left() >= kept {
-            return;
-        }
+        let Setting { views, shadow, .. } = &mut self.setting;
         shadow.clear(machine, &mut views.pool);
-        if views.pool.left() < kept {
+        if views.pool.left() < self.tables_kept {
             views.host.clear(machine, &mut views.pool);
         }
         machine.flush();
