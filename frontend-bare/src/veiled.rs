@@ -207,6 +207,27 @@ impl<'m> Veiled<'m> {
         }
     }
 
+    /// Takes every open page from the hypervisor that its tables do not lead to any more.
+    ///
+    /// # Errors
+    /// [`Broken`]: the guest may not go on.
+    pub fn close_dropped<M: Machine>(
+        &mut self,
+        desk: &mut Desk<'_, 'm, M>,
+        proposals: &HypervisorTable,
+    ) -> Result<(), Broken> {
+        for gfn in self.vm.gfns() {
+            if !matches!(self.vm.state(gfn), Some(PageState::Open { .. })) {
+                continue;
+            }
+            let proposed = desk.find(proposals, (gfn, false)).map(|found| found.frame);
+            if proposed != self.vm.frame(gfn) {
+                self.request(desk, gfn, Request::Unmap)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves the frame to the hypervisor, with the page in it, sealed.
     fn give_up<M: Machine>(
         &mut self,

@@ -14,6 +14,7 @@ use crate::launched;
 use crate::machine::Machine;
 use crate::stopped::Refused;
 use crate::table::Levels;
+use crate::veiled::Broken;
 use crate::vmcb::{ControlArea, Event, EventKind, Intercept, TlbControl, Vmcb, cr4, efer};
 
 /// Bits of CR4 that guests may set: all that had a name when this was written, but for shadow
@@ -67,8 +68,12 @@ impl<'m> Monitor<'m> {
             Ok(launched) => launched,
             Err(Gone) => return self.fail_entry(machine, block, SHUT_DOWN),
         };
-        if launched.is_some() {
+        if let Some(number) = launched {
             entry.event = Some(asked.control.event).filter(|event| event.is_valid());
+            if let Err(broken) = self.close_dropped(machine, number, &entry) {
+                self.stop(machine, number, format_args!("{broken}"));
+                return self.fail_entry(machine, block, SHUT_DOWN);
+            }
         }
         self.enter(machine, (block, launched, (xcr0, breakpoints)), (&asked, &entry));
     }
@@ -90,11 +95,7 @@ impl<'m> Monitor<'m> {
         (asked, entry): (&Vmcb, &Entry),
     ) {
         self.join_maps(machine, entry, asked.control.clean);
-        let levels = match self.hypervisor.save.cr4 & cr4::LA57 {
-            0 => Levels::Four,
-            _ => Levels::Five,
-        };
-        let tables = HypervisorTable { root: entry.nested_root, levels };
+        let tables = self.tables(entry);
         let wanted = asked.control.intercepts;
         let root = match launched.and_then(|number| self.launched[number].as_ref()) {
             Some(guest) => guest.memory.root(),
@@ -132,6 +133,33 @@ impl<'m> Monitor<'m> {
         let entered =
             Entered { block, wanted, io_map, msr_map, tables, xcr0, breakpoints, launched };
         self.level = Level::Guest(entered);
+    }
+
+    /// The hypervisor's tables for a guest, which are as deep as its own.
+    const fn tables(&self, entry: &Entry) -> HypervisorTable {
+        let levels = match self.hypervisor.save.cr4 & cr4::LA57 {
+            0 => Levels::Four,
+            _ => Levels::Five,
+        };
+        HypervisorTable { root: entry.nested_root, levels }
+    }
+
+    /// Where the hypervisor has a launched guest's mappings forgotten, it has dropped some: open
+    /// pages that they do not lead to any more are taken from it, and closed if they were open
+    /// until then.
+    fn close_dropped<M: Machine>(
+        &mut self,
+        machine: &mut M,
+        number: usize,
+        entry: &Entry,
+    ) -> Result<(), Broken> {
+        let tables = self.tables(entry);
+        let Some(guest) = self.launched[number].as_mut() else { return Ok(()) };
+        if entry.tlb_control == TlbControl::Nothing {
+            return Ok(());
+        }
+        let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
+        guest.memory.close_dropped(&mut desk, &tables)
     }
 
     /// What the hypervisor wants to see of ports and MSRs, beside what the monitor insists on.

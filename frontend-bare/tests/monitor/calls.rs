@@ -2,7 +2,7 @@
 
 use frontend_bare::calls::{self, Answer};
 use frontend_bare::exit_code::ExitCode;
-use frontend_bare::vmcb::Intercept;
+use frontend_bare::vmcb::{Intercept, TlbControl, Vmcb};
 
 use crate::guest::{Guest, PAGES};
 use crate::rig::{Missed, Rig};
@@ -165,4 +165,27 @@ fn a_guest_does_not_reach_what_another_opened() {
     assert!(rig.enter(other.block()));
     assert_eq!(rig.guest_read(9, 0), Err(Missed::Left));
     assert!(rig.said("a guest's page in frame"));
+}
+
+/// As long as the hypervisor's tables lead to it, and has nothing forgotten, it stays open.
+#[test]
+fn a_page_that_is_open_until_it_is_unmapped_is_closed_then() {
+    for (until, closed) in [(1, true), (0, false)] {
+        let (mut rig, guest) = started();
+        rig.guest_write(MAILBOX, 0, 0x1111).unwrap();
+        assert_eq!(rig.call(calls::SHARE, [MAILBOX, 3, until]), DONE);
+        rig.interrupt();
+        let forgets = |vmcb: &mut Vmcb| vmcb.control.tlb_control = TlbControl::FlushAll as u32;
+        rig.change_block(guest.block(), forgets);
+        assert!(rig.enter(guest.block()));
+        rig.interrupt();
+        assert_eq!(rig.host_read(guest.frame(MAILBOX), 0), Ok(0x1111), "it is mapped");
+        rig.propose_entry(guest, MAILBOX, 0);
+        rig.change_block(guest.block(), forgets);
+        assert!(rig.enter(guest.block()));
+        rig.interrupt();
+        let read = rig.host_read(guest.frame(MAILBOX), 0);
+        assert_eq!(read != Ok(0x1111), closed, "open until {until}");
+        assert!(rig.is_owned(guest.frame(MAILBOX)));
+    }
 }
