@@ -33,7 +33,11 @@ fn monitor(start_info: u64, traps: &'static mut Traps) -> ! {
     let mut cpu = Cpu::new(&mut saved, &mut host);
     let tested = match start::module(&machine.info) {
         Some(module) => match start::run(&mut cpu, (&machine.info, &module), &machine) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // All guests are scrubbed; what is left is the monitor itself.
+                sys::wipe_stack();
+                Ok(())
+            }
             Err(reason) => {
                 say(format_args!("monitor: refuses: {reason}"));
                 exit(Ending::Refused);

@@ -78,6 +78,7 @@ pub(crate) fn module(info: &StartInfo) -> Option<Module> {
 }
 
 /// Starts what is in the module, and comes back when it has ended.
+#[inline(never)] // its frame holds keys, and is wiped when it is left
 pub(crate) fn run(
     cpu: &mut Cpu<'_>,
     (info, module): (&StartInfo, &Module),

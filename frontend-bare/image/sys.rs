@@ -393,6 +393,16 @@ impl HostMemory for Identity {
     }
 }
 
+/// Wipes the stack below whoever calls: what was there, keys above all, is not there any more.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    // SAFETY: nothing is in use between the guard and what this very function has pushed.
+    unsafe {
+        asm!("lea rcx, [rsp - 256]", "sub rcx, rdi", "shr rcx, 3", "rep stosq",
+            inout("rdi") (&raw const boot_stack) as u64 + 4096 => _, in("rax") 0, out("rcx") _);
+    }
+}
+
 /// As many entries as a table has.
 #[repr(C, align(4096))]
 struct Table([u64; ENTRIES]);

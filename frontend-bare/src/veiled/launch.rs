@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use view_core::key::{RootKey, Salt};
 use view_core::registers::Registers;
 use view_core::whitelist::{Lease, Leases};
-use view_core::{Act, Epoch, Gfn, Page, PageState, Slot, Vm, VmConfig, VmNumber};
+use view_core::{Act, Epoch, Gfn, Page, PageKind, PageState, Slot, Vm, VmConfig, VmNumber};
 
 use super::{Broken, Veiled, named};
 use crate::ciphers::Ciphers;
@@ -39,7 +39,8 @@ pub struct Image {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchRecord {
     /// SHA-256 over [`LaunchRecord::FORMAT`], the image's numbers, the initial state of the virtual
-    /// CPU, and number and bytes of each page of the image; numbers are 64 bits, little-endian.
+    /// CPU, and of each page of the image its number, its kind in a byte, and its bytes. Numbers
+    /// are 64 bits, little-endian.
     pub measurement: [u8; 32],
     /// What was measured.
     pub image: Image,
@@ -136,6 +137,7 @@ impl<'m> Veiled<'m> {
         let frame = self.proposed(desk, proposals, gfn)?.ok_or(missing)?;
         let bytes = desk.copy(frame);
         hash.update(gfn.number().to_le_bytes());
+        hash.update([PageKind::MEMORY.0]);
         hash.update(bytes.bytes());
         let offered = desk.frames.offer(frame, self.vm.number(), gfn);
         offered.map_err(|_| Broken::Foreign(gfn, frame, desk.frames.owner(frame)))?;

@@ -6,6 +6,7 @@ use frontend_bare::exit_code::ExitCode;
 use frontend_bare::monitor::{End, GUESTS};
 use frontend_bare::vmcb::Intercept;
 use sha2::{Digest, Sha256};
+use view_core::PageKind;
 
 use crate::guest::{Guest, IMAGE, PAGES, SHUT_DOWN};
 use crate::rig::{Missed, Rig};
@@ -35,6 +36,7 @@ fn expected(rig: &mut Rig, guest: Guest, [first, count, pages]: [u64; 3]) -> Str
     }
     for gfn in first..first + count {
         hash.update(gfn.to_le_bytes());
+        hash.update([PageKind::MEMORY.0]);
         hash.update(rig.machine.page(guest.frame(gfn)).unwrap().bytes());
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
