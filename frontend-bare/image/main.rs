@@ -12,6 +12,7 @@ mod start;
 mod sys;
 
 use console::{Ending, exit, say};
+use frontend_bare::monitor::End;
 use frontend_bare::vmcb::Vmcb;
 use sys::{Cpu, Identity, Traps, own_frames};
 use view_core::Page;
@@ -33,10 +34,13 @@ fn monitor(start_info: u64, traps: &'static mut Traps) -> ! {
     let mut cpu = Cpu::new(&mut saved, &mut host);
     let tested = match start::module(&machine.info) {
         Some(module) => match start::run(&mut cpu, (&machine.info, &module), &machine) {
-            Ok(()) => {
+            Ok(end) => {
                 // All guests are scrubbed; what is left is the monitor itself.
                 sys::wipe_stack();
-                Ok(())
+                match end {
+                    End::Shutdown | End::Reset | End::Off => Ok(()),
+                    End::Invalid | End::Unexpected(_) => Err("it does not know how to go on"),
+                }
             }
             Err(reason) => {
                 say(format_args!("monitor: refuses: {reason}"));

@@ -6,7 +6,7 @@ use core::ops;
 use frontend_bare::desk::{TABLE_FRAMES, withhold};
 use frontend_bare::linux::{self, Bytes, Files, Header, Machine, NoPlace, NotLinux, Plan};
 use frontend_bare::machine::Machine as _;
-use frontend_bare::monitor::{Action, Monitor, Setting};
+use frontend_bare::monitor::{Action, End, Monitor, Setting};
 use frontend_bare::msr::Offered;
 use frontend_bare::payload::{self, NotAPayload};
 use frontend_bare::pool::Pool;
@@ -83,7 +83,7 @@ pub(crate) fn run(
     cpu: &mut Cpu<'_>,
     (info, module): (&StartInfo, &Module),
     found: &guards::Machine,
-) -> Result<(), NotStarted> {
+) -> Result<End, NotStarted> {
     if !found.random {
         return Err(NotStarted::NoRandom);
     }
@@ -123,7 +123,7 @@ pub(crate) fn run(
     };
     monitor.scrub(&mut below);
     say(format_args!("monitor: {end}; work: {}", monitor.counts()));
-    Ok(())
+    Ok(end)
 }
 
 fn ranges(info: &StartInfo) -> Vec<Range, { RANGES_MAX as usize }> {

@@ -1,4 +1,4 @@
-//! What the hypervisor beneath the monitor is told by CPUID.
+//! What the hypervisor above the monitor is told by CPUID.
 //!
 //! All is hidden that is not in the table of what is shown (`shown`): so nothing new on some CPU
 //! to come is offered by accident. Sections are those of the manual; functions of CPUID are in its

@@ -22,7 +22,7 @@ use crate::vmcb::{
     Vmcb, cr0, cr4, efer,
 };
 
-/// What the monitor offers to the hypervisor beneath it.
+/// What the monitor offers to the hypervisor.
 pub struct Offer<F> {
     /// The first number that no frame of the host has.
     pub frames_end: u64,

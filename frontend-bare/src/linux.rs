@@ -1,4 +1,4 @@
-//! How an unmodified Linux begins beneath the monitor: by the 64-bit boot protocol of x86.
+//! How an unmodified Linux begins above the monitor: by the 64-bit boot protocol of x86.
 //!
 //! Source: Linux, Documentation/arch/x86/boot.rst ("the protocol" in this module) and
 //! zero-page.rst. The bytes of kernel, initial RAM disk and command line are somewhere in memory,

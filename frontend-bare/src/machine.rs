@@ -23,7 +23,7 @@ pub trait Machine: Host {
     fn write_msr(&mut self, msr: u32, value: u64) -> bool;
     /// DR0 to DR3, which VMRUN does not switch.
     fn breakpoints(&self) -> [u64; 4];
-    /// Loads them.
+    /// Loads DR0 to DR3.
     fn set_breakpoints(&mut self, addresses: [u64; 4]);
     /// Reads from a device.
     fn read_port(&mut self, access: IoAccess) -> u32;

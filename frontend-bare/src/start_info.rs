@@ -75,7 +75,7 @@ const MAGIC: u32 = 0x336e_c578;
 pub const RANGES_MAX: u32 = 128;
 
 impl StartInfo {
-    /// Checks it.
+    /// Refuses a start info of another magic or version, or without ranges of memory.
     ///
     /// # Errors
     /// [`NoStartInfo`].

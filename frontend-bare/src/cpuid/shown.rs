@@ -1,6 +1,6 @@
 //! Which bits of CPUID's answers the hypervisor may see, function by function.
 //!
-//! Shown is what runs beneath the monitor as it runs without it: instructions on registers and
+//! Shown is what runs above the monitor as it runs without it: instructions on registers and
 //! memory, what describes caches and topology, and control bits that the control block switches.
 //! What is hidden on purpose has a comment.
 

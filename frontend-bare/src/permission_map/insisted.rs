@@ -10,7 +10,7 @@ use super::{IoMap, MsrAccess, MsrMap};
 /// Who is not to reach something unseen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
-    /// The hypervisor, which is beneath the monitor as a guest is beneath the hypervisor.
+    /// The hypervisor, a guest of the monitor's.
     Hypervisor,
     /// A guest of the hypervisor's.
     Guest,

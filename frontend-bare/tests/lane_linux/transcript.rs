@@ -10,6 +10,8 @@ pub(crate) struct Scan {
     pub(crate) class: String,
     /// How many different words it looked for.
     pub(crate) words: u64,
+    /// How many bytes it looked at.
+    pub(crate) bytes: u64,
     /// How often it found one.
     pub(crate) hits: u64,
 }
@@ -91,6 +93,7 @@ fn scan(fields: &str) -> Option<Scan> {
         guest: text("guest")?,
         class: text("class")?,
         words: fields.get("words")?.parse().ok()?,
+        bytes: fields.get("bytes")?.parse().ok()?,
         hits: fields.get("hits")?.parse().ok()?,
     })
 }

@@ -93,6 +93,8 @@ impl Judge<'_> {
             return;
         };
         self.must(scan.words > 0, || format!("nothing was looked for: {scan:?}"));
+        let enough = scan.bytes >= least_bytes(route);
+        self.must(enough, || format!("hardly anything was looked at: {scan:?}"));
         if self.beneath == Beneath::Monitor || route == "before" {
             self.must(scan.hits == 0, || format!("found: {scan:?}"));
         } else if leads {
@@ -132,6 +134,18 @@ impl Judge<'_> {
     }
 }
 
+/// How much a route shows at least, or nothing could have been found by it: nearly all memory of the
+/// machine, both guests' memory, a page of each, and many looks at their registers.
+fn least_bytes(route: &str) -> u64 {
+    const GUESTS_MEMORY: u64 = 2 * 256 * 4096;
+    match route {
+        "before" | "physical" => 400 << 20,
+        "mapping" | "process" => GUESTS_MEMORY,
+        "stale-mailbox" => 2 * 4096,
+        _ => 100 << 10,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +168,8 @@ mod tests {
                 for class in CLASSES {
                     let hits = u8::from(alone && leads_to.contains(&class));
                     text += &format!(
-                        "scan route={route} guest={name} class={class} words=3 hits={hits}\r\n"
+                        "scan route={route} guest={name} class={class} words=3 bytes={} hits={hits}\r\n",
+                        least_bytes(route)
                     );
                 }
             }
@@ -221,6 +236,10 @@ mod tests {
         for (right, not) in [
             ("hits=0", "hits=1"),
             ("words=3", "words=0"),
+            ("bytes=1", "bytes=0"),
+            ("bytes=2", "bytes=0"),
+            ("bytes=4", "bytes=0"),
+            ("bytes=8", "bytes=0"),
             ("stopped", "fooled"),
             ("unmoved", "stopped"),
             ("broken 0", "broken 1"),

@@ -53,14 +53,18 @@ pub(crate) struct Finder {
     words: BTreeMap<Kind, u64>,
 }
 
-/// How often what was found.
-pub(crate) type Hits = BTreeMap<Kind, u64>;
+/// How often what was found, and in how many bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) hits: BTreeMap<Kind, u64>,
+    pub(crate) bytes: u64,
+}
 
 impl Finder {
     /// Of guests with these seeds.
     pub(crate) fn new(seeds: &[u64]) -> Self {
         let mut this =
-            Self { roots: vec![], filter: vec![0; 1 << (FILTER_BITS - 6)], words: Hits::new() };
+            Self { roots: vec![], filter: vec![0; 1 << (FILTER_BITS - 6)], words: BTreeMap::new() };
         for (guest, seed) in seeds.iter().enumerate() {
             this.add_guest(guest, *seed);
         }
@@ -121,31 +125,37 @@ impl Finder {
     }
 
     /// Looks at one word.
-    fn look(&self, word: u64, hits: &mut Hits) {
+    fn look(&self, word: u64, seen: &mut Seen) {
         let root = word.wrapping_mul(INVERSE);
         let bit = root >> (64 - FILTER_BITS);
         if self.filter[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
             return;
         }
         if let Ok(at) = self.roots.binary_search_by_key(&root, |(root, _)| *root) {
-            *hits.entry(self.roots[at].1).or_default() += 1;
+            *seen.hits.entry(self.roots[at].1).or_default() += 1;
         }
     }
 
     /// Looks at every aligned word of some bytes.
-    pub(crate) fn look_at_words(&self, bytes: &[u8], hits: &mut Hits) {
+    pub(crate) fn look_at_words(&self, bytes: &[u8], seen: &mut Seen) {
+        seen.bytes += bytes.len() as u64;
+        self.look_at_all(bytes, seen);
+    }
+
+    fn look_at_all(&self, bytes: &[u8], seen: &mut Seen) {
         for word in bytes.as_chunks::<8>().0 {
             let word = u64::from_le_bytes(*word);
             if word != 0 {
-                self.look(word, hits);
+                self.look(word, seen);
             }
         }
     }
 
     /// Looks at the word at every byte.
-    pub(crate) fn look_everywhere(&self, bytes: &[u8], hits: &mut Hits) {
+    pub(crate) fn look_everywhere(&self, bytes: &[u8], seen: &mut Seen) {
+        seen.bytes += bytes.len() as u64;
         for offset in 0..8.min(bytes.len()) {
-            self.look_at_words(&bytes[offset..], hits);
+            self.look_at_all(&bytes[offset..], seen);
         }
     }
 }

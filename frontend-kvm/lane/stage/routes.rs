@@ -5,39 +5,41 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::Result;
-use crate::find::{Class, Finder, Hits};
+use crate::find::{Class, Finder, Seen};
 use crate::guests::{DOOR, Running};
 
 /// How much is looked at in one go.
 const CHUNK: usize = 256 << 10;
 
 /// Says what a route showed of each guest's secrets.
-pub(crate) fn report(route: &str, names: &[&str], finder: &Finder, hits: &Hits) {
+pub(crate) fn report(route: &str, names: &[&str], finder: &Finder, seen: &Seen) {
     for (guest, name) in names.iter().enumerate() {
         for class in Class::ALL {
             let kind = (guest, class);
-            let (words, hits) = (finder.words(kind), hits.get(&kind).copied().unwrap_or(0));
-            let class = class.name();
-            println!("scan route={route} guest={name} class={class} words={words} hits={hits}");
+            let (words, bytes, class) = (finder.words(kind), seen.bytes, class.name());
+            let hits = seen.hits.get(&kind).copied().unwrap_or(0);
+            println!(
+                "scan route={route} guest={name} class={class} words={words} bytes={bytes} \
+                 hits={hits}"
+            );
         }
     }
 }
 
 /// What the VMMs wrote down, by the end of the files' names.
-pub(crate) fn door(finder: &Finder, end: &str) -> Result<Hits> {
-    let mut hits = Hits::new();
+pub(crate) fn door(finder: &Finder, end: &str) -> Result<Seen> {
+    let mut seen = Seen::default();
     for entry in std::fs::read_dir(DOOR)? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(end) {
-            finder.look_everywhere(&std::fs::read(path)?, &mut hits);
+            finder.look_everywhere(&std::fs::read(path)?, &mut seen);
         }
     }
-    Ok(hits)
+    Ok(seen)
 }
 
 /// All memory of a guest's VMM, as others may read it.
-pub(crate) fn process(finder: &Finder, guest: &Running) -> Result<Hits> {
-    let mut hits = Hits::new();
+pub(crate) fn process(finder: &Finder, guest: &Running, seen: &mut Seen) -> Result<()> {
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", guest.process()))?;
     let memory = File::open(format!("/proc/{}/mem", guest.process()))?;
     for line in maps.lines() {
@@ -46,10 +48,10 @@ pub(crate) fn process(finder: &Finder, guest: &Running) -> Result<Hits> {
         let Some((start, end)) = range.split_once('-') else { continue };
         let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
         if rights.starts_with('r') {
-            look_at(finder, &memory, start, end, &mut hits);
+            look_at(finder, &memory, (start, end), seen);
         }
     }
-    Ok(hits)
+    Ok(())
 }
 
 /// A segment of `/proc/kcore`: where it is in the file, and how long.
@@ -58,15 +60,15 @@ struct Segment {
     size: u64,
 }
 
-/// All memory that the kernel has, as it maps it for itself. Also how many bytes could be read.
-pub(crate) fn physical(finder: &Finder) -> Result<(Hits, u64)> {
-    let (mut hits, mut bytes) = (Hits::new(), 0);
+/// All memory that the kernel has, as it maps it for itself.
+pub(crate) fn physical(finder: &Finder) -> Result<Seen> {
+    let mut seen = Seen::default();
     let core = File::open("/proc/kcore")?;
     for segment in segments(&core)? {
         let end = segment.offset + segment.size;
-        bytes += look_at(finder, &core, segment.offset, end, &mut hits);
+        look_at(finder, &core, (segment.offset, end), &mut seen);
     }
-    Ok((hits, bytes))
+    Ok(seen)
 }
 
 /// The segments that are memory, by the ELF headers of the file.
@@ -91,16 +93,16 @@ fn segments(core: &File) -> Result<Vec<Segment>> {
     if found.is_empty() { Err("the kernel shows no memory".into()) } else { Ok(found) }
 }
 
-/// Looks at a part of a file as far as it can be read. Returns how many bytes that were.
-fn look_at(finder: &Finder, file: &File, start: u64, end: u64, hits: &mut Hits) -> u64 {
+/// Looks at a part of a file as far as it can be read.
+fn look_at(finder: &Finder, file: &File, (start, end): (u64, u64), seen: &mut Seen) {
     let mut buffer = vec![0; CHUNK];
-    let (mut at, mut seen) = (start, 0);
+    let mut at = start;
     while at < end {
         let most = CHUNK.min(usize::try_from(end - at).unwrap_or(CHUNK));
         match file.read_at(&mut buffer[..most], at) {
             Ok(read @ 1..) => {
-                finder.look_at_words(&buffer[..read], hits);
-                (at, seen) = (at + read as u64, seen + read as u64);
+                finder.look_at_words(&buffer[..read], seen);
+                at += read as u64;
             }
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             // What can't be read is passed by.
@@ -109,5 +111,4 @@ fn look_at(finder: &Finder, file: &File, start: u64, end: u64, hits: &mut Hits) 
     }
     // So that the next route does not find what this one saw.
     std::hint::black_box(&mut buffer).fill(0);
-    seen
 }

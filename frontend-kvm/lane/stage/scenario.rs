@@ -1,7 +1,7 @@
 //! Two guests at once, and every route to their secrets while they hold them.
 
 use crate::Result;
-use crate::find::{Finder, Hits};
+use crate::find::{Finder, Seen};
 use crate::guests::{DOOR, Running};
 use crate::routes;
 use crate::secrets::{GUESTS, mode};
@@ -46,20 +46,16 @@ pub(crate) fn play() -> Result<()> {
 fn look(names: &[&str], finder: &Finder, guests: &[Running]) -> Result<()> {
     routes::report("registers", names, finder, &routes::door(finder, ".registers")?);
     routes::report("mapping", names, finder, &routes::door(finder, ".memory")?);
-    let mut hits = Hits::new();
+    let mut seen = Seen::default();
     for guest in guests {
-        for (kind, count) in routes::process(finder, guest)? {
-            *hits.entry(kind).or_default() += count;
-        }
+        routes::process(finder, guest, &mut seen)?;
     }
-    routes::report("process", names, finder, &hits);
+    routes::report("process", names, finder, &seen);
     physical("physical", names, finder)
 }
 
 /// All memory that the kernel has.
 fn physical(route: &str, names: &[&str], finder: &Finder) -> Result<()> {
-    let (hits, bytes) = routes::physical(finder)?;
-    println!("stage: read {} MiB of physical memory by /proc/kcore", bytes >> 20);
-    routes::report(route, names, finder, &hits);
+    routes::report(route, names, finder, &routes::physical(finder)?);
     Ok(())
 }
