@@ -68,6 +68,10 @@ impl Machine for Below {
         self.own.contains(&frame.number())
     }
 
+    fn reaches(&self, frame: Frame) -> bool {
+        self.memory.reaches(frame)
+    }
+
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         let answer = __cpuid_count(leaf, subleaf);
         [answer.eax, answer.ebx, answer.ecx, answer.edx]
@@ -87,6 +91,10 @@ impl Machine for Below {
 
     fn set_breakpoints(&mut self, addresses: [u64; 4]) {
         sys::set_breakpoints(addresses);
+    }
+
+    fn write_back(&mut self) {
+        sys::write_back();
     }
 
     fn read_port(&mut self, IoAccess { port, width }: IoAccess) -> u32 {

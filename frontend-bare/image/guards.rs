@@ -8,7 +8,7 @@ use frontend_bare::ports::{NotAPort, Ports};
 use frontend_bare::start_info::{NoStartInfo, Range, StartInfo};
 
 use crate::self_test;
-use crate::sys::{copied, copy_out, own_frames, read_msr};
+use crate::sys::{copied, copy_out, own_frames, read_msr, try_read_msr};
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub(crate) enum Refused {
     SvmDisabled,
     /// Guests cannot have tables of their own.
     NoNestedPaging,
+    /// A bit of addresses stands for encryption: every frame would be there twice.
+    MemoryEncryption,
     /// Nobody says where memory is.
     NoStartInfo(NoStartInfo),
     /// The firmware's tables do not say how many CPUs there are.
@@ -62,6 +64,9 @@ impl fmt::Display for Refused {
         match self {
             Self::NoSvm => f.write_str("this CPU has no SVM (AMD-V)"),
             Self::SvmDisabled => f.write_str("SVM is disabled by the firmware (VM_CR.SVMDIS)"),
+            Self::MemoryEncryption => {
+                f.write_str("memory encryption is on (SYSCFG.MemEncryptionModEn)")
+            }
             Self::NoNestedPaging => f.write_str("this CPU has no nested paging"),
             Self::NoStartInfo(why) => write!(f, "no memory map from the loader: {why:?}"),
             Self::NoAcpi(why) => write!(f, "no list of CPUs from the firmware: {why}"),
@@ -80,6 +85,8 @@ impl fmt::Display for Refused {
 
 const VM_CR: u32 = 0xc001_0114;
 const SVMDIS: u64 = 1 << 4;
+const SYSCFG: u32 = 0xc001_0010;
+const ENCRYPTION: u64 = 1 << 23;
 
 /// Looks at the CPU that this runs on (APM volume 3, appendix E: functions 8000_0001h and
 /// 8000_000Ah; volume 2, section 15.4).
@@ -94,6 +101,9 @@ pub(crate) fn look(start_info: u64) -> Result<Machine, Refused> {
     let svm = __cpuid(0x8000_000a);
     if svm.edx & 1 == 0 {
         return Err(Refused::NoNestedPaging);
+    }
+    if try_read_msr(SYSCFG).is_some_and(|syscfg| syscfg & ENCRYPTION != 0) {
+        return Err(Refused::MemoryEncryption);
     }
     let features = __cpuid_count(1, 0).ecx;
     let (aes, random) = (features & 1 << 25 != 0, features & 1 << 30 != 0);

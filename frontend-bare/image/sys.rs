@@ -180,6 +180,12 @@ pub(crate) fn set_breakpoints([first, second, third, fourth]: [u64; 4]) {
     }
 }
 
+/// Writes back what caches hold.
+pub(crate) fn write_back() {
+    // SAFETY: changes no memory as anybody sees it.
+    unsafe { asm!("wbinvd", options(nostack)) }
+}
+
 /// The time-stamp counter.
 pub(crate) fn ticks() -> u64 {
     // SAFETY: reads a register that every CPU with SVM has.
@@ -318,6 +324,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Whether a frame is somewhere.
+    pub(crate) fn reaches(self, frame: Frame) -> bool {
+        self.at(frame).is_some()
+    }
+
     /// Where a frame is; nowhere if it is beyond the end or a part of this image.
     fn at(self, frame: Frame) -> Option<*mut u8> {
         let number = frame.number();

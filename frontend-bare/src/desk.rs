@@ -33,7 +33,8 @@ pub struct Desk<'d, 'm, M> {
 impl<M: Machine> Desk<'_, '_, M> {
     /// Whether a frame may be given to a guest: memory that is nobody's but the hypervisor's.
     pub fn is_free(&self, frame: Frame) -> bool {
-        self.frames.owner(frame) == Some(Ownership::Free) && !self.machine.is_own(frame)
+        let reached = self.machine.reaches(frame) && !self.machine.is_own(frame);
+        reached && self.frames.owner(frame) == Some(Ownership::Free)
     }
 
     /// Whether the hypervisor may read a frame as it is: not the monitor's, nor a guest's.

@@ -15,6 +15,8 @@ use crate::permission_map::IoAccess;
 pub trait Machine: Host {
     /// Whether a frame is the monitor's own: of its image, or of what it keeps for tables.
     fn is_own(&self, frame: Frame) -> bool;
+    /// Whether the monitor itself can read and write a frame. What it cannot wipe backs no page.
+    fn reaches(&self, frame: Frame) -> bool;
     /// What the CPU says of itself.
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
     /// Reads an MSR; `None` if the CPU raises an exception instead.
@@ -25,6 +27,8 @@ pub trait Machine: Host {
     fn breakpoints(&self) -> [u64; 4];
     /// Loads DR0 to DR3.
     fn set_breakpoints(&mut self, addresses: [u64; 4]);
+    /// Writes back all that caches hold, and empties them.
+    fn write_back(&mut self);
     /// Reads from a device.
     fn read_port(&mut self, access: IoAccess) -> u32;
     /// Writes to a device.

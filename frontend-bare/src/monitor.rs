@@ -386,6 +386,7 @@ fn insisted_of_guests() -> Intercepts {
         I::Nmi,
         I::Smi,
         I::Init,
+        I::Invd,
         I::Io,
         I::Msr,
         I::Shutdown,

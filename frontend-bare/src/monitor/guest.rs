@@ -6,6 +6,7 @@ use zerocopy::FromZeros;
 
 use super::{Entered, Level, Monitor, Work};
 use crate::calls;
+use crate::cpuid;
 use crate::exit_code::ExitCode;
 use crate::general::General;
 use crate::guest_walk::GuestMemory;
@@ -231,6 +232,7 @@ impl<'m> Monitor<'m> {
         let Ok(gfn) = Gfn::new(control.exit_info_2 >> 12) else {
             return self.reflect(machine, entered);
         };
+        let address_bits = self.setting.address_bits;
         let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
         let Some(found) = desk.find(&entered.tables, (gfn, write)) else {
             return self.reflect(machine, entered);
@@ -239,7 +241,8 @@ impl<'m> Monitor<'m> {
             self.guest.control.exit_info_1 |= PRESENT;
             return self.reflect(machine, entered);
         }
-        if !desk.is_readable(found.frame) {
+        let beyond = found.frame.number() << 12 >> address_bits != 0;
+        if beyond || !desk.is_readable(found.frame) {
             let frame = found.frame.number();
             self.refuse(machine, format_args!("a guest's page in frame {frame:#x}"));
             return self.reflect_shutdown(machine, entered);
@@ -297,7 +300,7 @@ fn is_xcr0(value: u64, [low, _, _, high]: [u32; 4]) -> bool {
     const SSE: u64 = 1 << 1;
     const AVX: u64 = 1 << 2;
     const AVX_512: u64 = 0b111 << 5;
-    let offered = u64::from(high) << 32 | u64::from(low);
+    let offered = (u64::from(high) << 32 | u64::from(low)) & cpuid::XCR0;
     let is_whole = |part: u64, whole: u64| value & part == 0 || value & whole == whole;
     value & X87 != 0
         && value & !offered == 0

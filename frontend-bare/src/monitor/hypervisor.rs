@@ -17,6 +17,7 @@ pub(super) fn intercepts() -> Intercepts {
     use Intercept as I;
     Intercepts::of(&[
         I::Cpuid,
+        I::Invd,
         I::Io,
         I::Msr,
         I::Shutdown,
@@ -53,6 +54,11 @@ impl<'m> Monitor<'m> {
     fn on_hypervisor_intercept<M: Machine>(&mut self, machine: &mut M, by: Intercept) -> Action {
         match by {
             Intercept::Cpuid => self.on_cpuid(machine),
+            // Dropping what caches hold would bring back what the monitor has written over.
+            Intercept::Invd => {
+                machine.write_back();
+                self.skip(2);
+            }
             Intercept::Msr => self.on_msr(machine),
             Intercept::Io => return self.on_port(machine),
             Intercept::Shutdown | Intercept::Init => return Action::End(End::Shutdown),
@@ -104,7 +110,9 @@ impl<'m> Monitor<'m> {
         const WRITE: u64 = 1 << 1;
         let control = &self.hypervisor.control;
         let (address, write) = (control.exit_info_2, control.exit_info_1 & WRITE != 0);
-        let Ok(frame) = Frame::new(address >> 12) else {
+        // Bits behind the CPU's addresses may have a meaning of their own, as that of encryption.
+        let beyond = address >> self.setting.address_bits != 0;
+        let Some(frame) = Frame::new(address >> 12).ok().filter(|_| !beyond) else {
             self.raise(Exception::GeneralProtection);
             return;
         };

@@ -64,16 +64,17 @@ impl<'m> Monitor<'m> {
                 return self.fail_entry(machine, block, ExitCode::Invalid);
             }
         };
+        // Before registers are put back: nothing may fail behind that.
+        if let Err((number, broken)) = self.close_dropped(machine, block, &entry) {
+            self.stop(machine, number, format_args!("{broken}"));
+            return self.fail_entry(machine, block, SHUT_DOWN);
+        }
         let launched = match self.resume(machine, block, &mut asked) {
             Ok(launched) => launched,
             Err(Gone) => return self.fail_entry(machine, block, SHUT_DOWN),
         };
-        if let Some(number) = launched {
+        if launched.is_some() {
             entry.event = Some(asked.control.event).filter(|event| event.is_valid());
-            if let Err(broken) = self.close_dropped(machine, number, &entry) {
-                self.stop(machine, number, format_args!("{broken}"));
-                return self.fail_entry(machine, block, SHUT_DOWN);
-            }
         }
         self.enter(machine, (block, launched, (xcr0, breakpoints)), (&asked, &entry));
     }
@@ -150,16 +151,23 @@ impl<'m> Monitor<'m> {
     fn close_dropped<M: Machine>(
         &mut self,
         machine: &mut M,
-        number: usize,
+        block: Frame,
         entry: &Entry,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), (usize, Broken)> {
         let tables = self.tables(entry);
+        let Some(number) = self.launched_at(block) else { return Ok(()) };
         let Some(guest) = self.launched[number].as_mut() else { return Ok(()) };
         if entry.tlb_control == TlbControl::Nothing {
             return Ok(());
         }
         let mut desk = super::desk(&mut self.setting, &mut self.staging, machine);
-        guest.memory.close_dropped(&mut desk, &tables)
+        guest.memory.close_dropped(&mut desk, &tables).map_err(|broken| (number, broken))
+    }
+
+    /// Which launched guest's control block this is, if it is one's.
+    fn launched_at(&self, block: Frame) -> Option<usize> {
+        let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
+        self.launched.iter().position(is_of)
     }
 
     /// What the hypervisor wants to see of ports and MSRs, beside what the monitor insists on.
@@ -197,8 +205,7 @@ impl<'m> Monitor<'m> {
         if ended.is_some_and(|(_, of)| Some(of) == root) {
             return Err(Gone);
         }
-        let is_of = |guest: &Option<Launched<'_>>| guest.as_ref().is_some_and(|g| g.block == block);
-        let Some(number) = self.launched.iter().position(is_of) else { return Ok(None) };
+        let Some(number) = self.launched_at(block) else { return Ok(None) };
         let Some(guest) = self.launched[number].as_mut() else { return Ok(None) };
         let stopped = guest.stopped.take().ok_or(Gone)?;
         let is_another = root != Some(core::mem::replace(&mut guest.root, root.unwrap_or(block)));

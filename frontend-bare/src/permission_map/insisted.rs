@@ -78,6 +78,19 @@ const MSRS: &[MsrRule] = &[
         "EFER (3.1.7): SVM stays on while the hypervisor sees it off, and off is what KVM wants",
     ),
     MsrRule(
+        0xc000_010e..=0xc000_010f,
+        What::Writes,
+        Against::Both,
+        "branch records (13.1.1): the CPU would note a guest's branches for the hypervisor",
+    ),
+    MsrRule(
+        0xc000_0300..=0xc000_0303,
+        What::Writes,
+        Against::Both,
+        "counters (13.2): count a guest's events for the hypervisor",
+    ),
+    MsrRule(0xc001_0000..=0xc001_0007, What::Writes, Against::Both, "counters (13.2): the same"),
+    MsrRule(
         0xc001_0010..=0xc001_0010,
         What::Writes,
         Against::Both,
@@ -154,6 +167,25 @@ const MSRS: &[MsrRule] = &[
         What::Writes,
         Against::Both,
         "AVIC's doorbell (15.29): nobody is offered AVIC",
+    ),
+    MsrRule(0xc001_0200..=0xc001_020b, What::Writes, Against::Both, "counters (13.2): the same"),
+    MsrRule(
+        0xc001_0230..=0xc001_0247,
+        What::Writes,
+        Against::Both,
+        "counters of caches (13.2): the same",
+    ),
+    MsrRule(
+        0xc001_1019..=0xc001_101b,
+        What::Writes,
+        Against::Both,
+        "masks of breakpoints (13.1.1): would hold for a guest's own breakpoints",
+    ),
+    MsrRule(
+        0xc001_1027..=0xc001_1027,
+        What::Writes,
+        Against::Both,
+        "masks of breakpoints (13.1.1): the same",
     ),
     MsrRule(
         0xc001_1030..=0xc001_103b,

@@ -134,8 +134,8 @@ impl Judge<'_> {
     }
 }
 
-/// How much a route shows at least, or nothing could have been found by it: nearly all memory of the
-/// machine, both guests' memory, a page of each, and many looks at their registers.
+/// How much a route shows at least, or nothing could have been found by it: nearly all memory of
+/// the machine, both guests' memory, a page of each, and many looks at their registers.
 fn least_bytes(route: &str) -> u64 {
     const GUESTS_MEMORY: u64 = 2 * 256 * 4096;
     match route {
@@ -167,9 +167,10 @@ mod tests {
             for (route, leads_to) in ROUTES {
                 for class in CLASSES {
                     let hits = u8::from(alone && leads_to.contains(&class));
+                    let bytes = least_bytes(route);
                     text += &format!(
-                        "scan route={route} guest={name} class={class} words=3 bytes={} hits={hits}\r\n",
-                        least_bytes(route)
+                        "scan route={route} guest={name} class={class} words=3 bytes={bytes} \
+                         hits={hits}\r\n"
                     );
                 }
             }

@@ -362,3 +362,31 @@ fn a_hypervisor_that_has_everything_mapped_in_the_large_loses_what_is_a_guests()
     assert!(rig.enter(guest.block()));
     assert_eq!(rig.guest_read(3, 0), Ok(SECRET));
 }
+
+/// What the monitor cannot wipe and seal backs no page: a guest would keep secrets there in plain.
+#[test]
+fn a_frame_that_the_monitor_does_not_reach_backs_no_page() {
+    let mut rig = Rig::new();
+    let guest = rig.make(Guest(0));
+    rig.propose(guest, 3, 0);
+    is_not_launched(&mut rig, guest, "page 0x3 was to be in frame 0x0");
+    let mut rig = Rig::new();
+    let guest = rig.launched(0);
+    rig.interrupt();
+    rig.propose(guest, IMAGE, 0);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_write(IMAGE, 0, SECRET), Err(Missed::Left));
+    assert!(rig.said("was to be in frame 0x0"));
+}
+
+/// INVD would bring back what was in memory before the monitor sealed or wiped it.
+#[test]
+fn caches_are_written_back_and_never_dropped() {
+    let mut rig = Rig::new();
+    assert!(rig.cpu().0.control.intercepts.has(Intercept::Invd));
+    rig.exit_by(Intercept::Invd, [0; 2], 2);
+    assert_eq!((rig.machine.written_back, rig.raised()), (1, None));
+    let guest = rig.make(Guest(0));
+    assert!(rig.enter(guest.block()));
+    assert!(rig.cpu().0.control.intercepts.has(Intercept::Invd));
+}

@@ -43,6 +43,7 @@ pub(crate) struct Mock {
     pub(crate) flushes: u64,
     randoms: u8,
     pub(crate) breakpoints: [u64; 4],
+    pub(crate) written_back: u32,
 }
 
 impl Mock {
@@ -60,6 +61,7 @@ impl Mock {
             flushes: 0,
             randoms: 0,
             breakpoints: [0; 4],
+            written_back: 0,
         }
     }
 
@@ -164,24 +166,27 @@ impl Mock {
     }
 }
 
+/// As the image has it: the monitor has a null pointer and no first frame, but CPUs do.
 impl HostMemory for Mock {
     fn entry(&self, table: Frame, index: usize) -> u64 {
-        self.word(table.number(), index)
+        if self.reaches(table) { self.word(table.number(), index) } else { 0 }
     }
 
     fn set_entry(&mut self, table: Frame, index: usize, entry: u64) {
-        self.set_word(table.number(), index, entry);
+        if self.reaches(table) {
+            self.set_word(table.number(), index, entry);
+        }
     }
 
     fn read(&self, frame: Frame, to: &mut Page) {
-        match self.page(frame.number()) {
+        match self.page(frame.number()).filter(|_| self.reaches(frame)) {
             Some(page) => to.clone_from(page),
             None => *to = Page::zeroed(),
         }
     }
 
     fn write(&mut self, frame: Frame, from: &Page) {
-        if let Some(page) = self.page_mut(frame.number()) {
+        if let Some(page) = self.reaches(frame).then(|| self.page_mut(frame.number())).flatten() {
             page.clone_from(from);
         }
     }
@@ -205,6 +210,14 @@ impl Host for Mock {
 impl Machine for Mock {
     fn is_own(&self, frame: Frame) -> bool {
         self.own.contains(&frame.number())
+    }
+
+    fn reaches(&self, frame: Frame) -> bool {
+        frame.number() != 0 && self.page(frame.number()).is_some()
+    }
+
+    fn write_back(&mut self) {
+        self.written_back += 1;
     }
 
     fn cpuid(&self, leaf: u32, _: u32) -> [u32; 4] {
