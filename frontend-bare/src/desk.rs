@@ -25,33 +25,36 @@ pub struct Desk<'d, 'm, M> {
     /// Where pages are sealed and opened.
     pub staging: &'d mut Staging,
     /// Who owns which frame.
-    pub frames: Frames<'m>,
-    /// The same, by frames: for those that are nobody's again.
     pub owners: &'m [Owner],
 }
 
-impl<M: Machine> Desk<'_, '_, M> {
+impl<'m, M: Machine> Desk<'_, 'm, M> {
+    /// Who owns which frame.
+    pub const fn frames(&self) -> Frames<'m> {
+        Frames::new(self.owners)
+    }
+
     /// Whether a frame may be given to a guest: memory that is nobody's but the hypervisor's.
     pub fn is_free(&self, frame: Frame) -> bool {
         let reached = self.machine.reaches(frame) && !self.machine.is_own(frame);
-        reached && self.frames.owner(frame) == Some(Ownership::Free)
+        reached && self.frames().owner(frame) == Some(Ownership::Free)
     }
 
     /// Whether the hypervisor may read a frame as it is: not the monitor's, nor a guest's.
     pub fn is_readable(&self, frame: Frame) -> bool {
-        is_readable(self.frames, self.machine, frame)
+        is_readable(self.frames(), self.machine, frame)
     }
 
     /// What the hypervisor's tables for a guest say of a page, to be written or not.
     pub fn find(&mut self, tables: &HypervisorTable, access: (Gfn, bool)) -> Option<Proposed> {
-        let (frames, machine) = (self.frames, &mut *self.machine);
+        let (frames, machine) = (self.frames(), &mut *self.machine);
         tables.find(machine, |machine, frame| is_readable(frames, machine, frame), access)
     }
 
     /// Ends the quarantine of a frame that failed this page. Who calls has wiped it, and nobody
     /// reaches it: the guest is gone with all its tables, and CPUs have forgotten them.
     pub fn end_quarantine(&mut self, frame: Frame, (vm, gfn): (VmNumber, Gfn)) {
-        let quarantined = self.frames.owner(frame) == Some(Ownership::Quarantined(vm, gfn));
+        let quarantined = self.frames().owner(frame) == Some(Ownership::Quarantined(vm, gfn));
         let owner = usize::try_from(frame.number()).ok().and_then(|at| self.owners.get(at));
         if let Some(owner) = owner.filter(|_| quarantined) {
             owner.put_word(0);
@@ -73,7 +76,7 @@ impl<M: Machine> Desk<'_, '_, M> {
     pub fn show_plainly(&mut self, frame: Frame) -> Result<(), MapError> {
         let page = Gfn::new(frame.number()).map_err(|_| MapError::PoolEmpty)?;
         let first = frame.number() & !(LARGE - 1);
-        let (frames, machine) = (self.frames, &*self.machine);
+        let (frames, machine) = (self.frames(), &*self.machine);
         let around = (first..first + LARGE).map_while(|number| Frame::new(number).ok());
         let whole = around.clone().all(|frame| is_readable(frames, machine, frame));
         let mapping = (page, frame, Perm::ReadWrite);

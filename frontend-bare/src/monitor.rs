@@ -74,8 +74,6 @@ pub struct Monitor<'m> {
     guest: Vmcb,
     switched: Switched,
     level: Level,
-    /// The hypervisor's global interrupt flag.
-    interrupts: bool,
     /// MSRs as the hypervisor has them.
     msrs: Msrs,
     maps: Maps,
@@ -210,7 +208,6 @@ impl<'m> Monitor<'m> {
             guest: Vmcb::zeroed(),
             switched,
             level: Level::Hypervisor,
-            interrupts: true,
             msrs: Msrs::new(setting.msrs),
             maps: Maps::new(&setting.ports),
             shadowed: None,
@@ -338,7 +335,6 @@ impl<'m> Monitor<'m> {
     /// interrupts are held back by the monitor's own flag (the manual, 15.21.4).
     fn set_interrupts(&mut self, on: bool) {
         use crate::vmcb::VirtualInterrupt;
-        self.interrupts = on;
         let control = &mut self.hypervisor.control;
         control.virtual_interrupt = control.virtual_interrupt.with(VirtualInterrupt::MASKING, !on);
     }
@@ -349,8 +345,7 @@ fn desk<'d, 'm, M: Machine>(
     staging: &'d mut Staging,
     machine: &'d mut M,
 ) -> Desk<'d, 'm, M> {
-    let (owners, frames) = (setting.owners, setting.frames());
-    Desk { machine, views: &mut setting.views, staging, frames, owners }
+    Desk { machine, views: &mut setting.views, staging, owners: setting.owners }
 }
 
 impl<'m> Setting<'m> {
@@ -378,25 +373,25 @@ impl Maps {
     }
 }
 
-/// What no guest does unseen, whatever the hypervisor wants.
+/// What neither level does unseen, whatever the hypervisor wants.
+const OF_BOTH: [Intercept; 13] = [
+    Intercept::Init,
+    Intercept::Invd,
+    Intercept::Io,
+    Intercept::Msr,
+    Intercept::Shutdown,
+    Intercept::Vmrun,
+    Intercept::Vmmcall,
+    Intercept::Vmload,
+    Intercept::Vmsave,
+    Intercept::Stgi,
+    Intercept::Clgi,
+    Intercept::Skinit,
+    Intercept::Invlpga,
+];
+
+/// What no guest does unseen.
 fn insisted_of_guests() -> Intercepts {
-    use Intercept as I;
-    Intercepts::of(&[
-        I::Intr,
-        I::Nmi,
-        I::Smi,
-        I::Init,
-        I::Invd,
-        I::Io,
-        I::Msr,
-        I::Shutdown,
-        I::Vmrun,
-        I::Vmmcall,
-        I::Vmload,
-        I::Vmsave,
-        I::Stgi,
-        I::Clgi,
-        I::Skinit,
-        I::Invlpga,
-    ])
+    let of_guests = [Intercept::Intr, Intercept::Nmi, Intercept::Smi];
+    Intercepts::of(&OF_BOTH).or(Intercepts::of(&of_guests))
 }

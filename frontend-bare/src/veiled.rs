@@ -11,7 +11,7 @@ use core::fmt;
 use view_core::page_table::PageNumbers;
 use view_core::{
     Act, Batch, Claim, Frame, Gfn, Ownership, Page, PageState, Perm, Plan, Refused, Request, Slot,
-    Target, Unclaimed, Vm, VmId,
+    Target, Unclaimed, Vm,
 };
 
 use crate::ciphers::Ciphers;
@@ -126,8 +126,8 @@ impl<'m> Veiled<'m> {
             self.request(desk, gfn, Request::PageOut)?;
         }
         if moved {
-            let offered = desk.frames.offer(frame, self.vm.number(), gfn);
-            offered.map_err(|_| Broken::Foreign(gfn, frame, desk.frames.owner(frame)))?;
+            let offered = desk.frames().offer(frame, self.vm.number(), gfn);
+            offered.map_err(|_| Broken::Foreign(gfn, frame, desk.frames().owner(frame)))?;
         }
         match state {
             PageState::Free => self.act(desk, gfn, Act::Accept(frame))?,
@@ -171,7 +171,7 @@ impl<'m> Veiled<'m> {
             return Ok(None);
         };
         let frame = frame.frame;
-        let owner = desk.frames.owner(frame);
+        let owner = desk.frames().owner(frame);
         let ours = owner == Some(Ownership::Owned(self.vm.number(), gfn));
         if ours || desk.is_free(frame) {
             Ok(Some(frame))
@@ -314,9 +314,4 @@ impl<'m> Veiled<'m> {
             slot.put_words([0; 4]);
         }
     }
-}
-
-/// A guest's name in keys: bytes that nobody had before.
-fn named(bytes: [u8; 16]) -> VmId {
-    VmId(bytes)
 }

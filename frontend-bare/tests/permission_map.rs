@@ -257,3 +257,24 @@ proptest! {
         prop_assert_eq!(bits(msr_map.pages()), either(&memory.0[at..at + 2], msrs.pages()));
     }
 }
+
+/// Counters, records of branches and masks of breakpoints would go on while a guest runs.
+#[test]
+fn nothing_is_set_up_to_watch_a_guest_from_beneath() {
+    let watching = [
+        0xc000_010e..=0xc000_010f,
+        0xc000_0300..=0xc000_0303,
+        0xc001_0000..=0xc001_0007,
+        0xc001_0200..=0xc001_020b,
+        0xc001_0230..=0xc001_0247,
+        0xc001_1019..=0xc001_101b,
+        0xc001_1027..=0xc001_1027,
+    ];
+    for whom in [Whom::Hypervisor, Whom::Guest] {
+        let mut map = MsrMap::empty();
+        map.insist_against(whom);
+        for msr in watching.iter().cloned().flatten() {
+            assert!(map.intercepts(MsrAccess { msr, write: true }), "{msr:#x}");
+        }
+    }
+}

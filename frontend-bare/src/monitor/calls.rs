@@ -139,7 +139,6 @@ impl<'m> Monitor<'m> {
             machine,
             views: &mut self.setting.views,
             staging: &mut self.staging,
-            frames: view_core::Frames::new(owners),
             owners,
         };
         let memory = Veiled::launch(&mut desk, who, (root_key, &entered.tables), (image, &state));

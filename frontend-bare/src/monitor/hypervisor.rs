@@ -14,23 +14,7 @@ use crate::vmcb::{Event, EventKind, Intercept, Intercepts};
 
 /// What the hypervisor does not do unseen.
 pub(super) fn intercepts() -> Intercepts {
-    use Intercept as I;
-    Intercepts::of(&[
-        I::Cpuid,
-        I::Invd,
-        I::Io,
-        I::Msr,
-        I::Shutdown,
-        I::Init,
-        I::Vmrun,
-        I::Vmmcall,
-        I::Vmload,
-        I::Vmsave,
-        I::Stgi,
-        I::Clgi,
-        I::Skinit,
-        I::Invlpga,
-    ])
+    Intercepts::of(&super::OF_BOTH).or(Intercepts::of(&[Intercept::Cpuid]))
 }
 
 impl<'m> Monitor<'m> {

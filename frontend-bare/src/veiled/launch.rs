@@ -5,9 +5,9 @@ use sha2::{Digest, Sha256};
 use view_core::key::{RootKey, Salt};
 use view_core::registers::Registers;
 use view_core::whitelist::{Lease, Leases};
-use view_core::{Act, Epoch, Gfn, Page, PageKind, PageState, Slot, Vm, VmConfig, VmNumber};
+use view_core::{Act, Epoch, Gfn, Page, PageKind, PageState, Slot, Vm, VmConfig, VmId, VmNumber};
 
-use super::{Broken, Veiled, named};
+use super::{Broken, Veiled};
 use crate::ciphers::Ciphers;
 use crate::desk::Desk;
 use crate::hypervisor_table::HypervisorTable;
@@ -99,7 +99,7 @@ impl<'m> Veiled<'m> {
             epoch,
             pages: image.pages,
             slots: storage.slots,
-            frames: desk.frames,
+            frames: desk.frames(),
             leases: Leases::new(storage.leases),
             masks: &[],
             replicas_max: 0,
@@ -107,7 +107,7 @@ impl<'m> Veiled<'m> {
         let vm = Vm::new(config).map_err(|_| NotLaunched::Image(image))?;
         let table = NestedTable::new(desk.machine, &mut desk.views.pool, Levels::Four);
         let table = table.map_err(|_| NotLaunched::NoTable)?;
-        let (id, salt) = (named(desk.machine.random()), Salt(desk.machine.random()));
+        let (id, salt) = (VmId(desk.machine.random()), Salt(desk.machine.random()));
         let ciphers = Ciphers::new(root, &id, (epoch, &salt));
         let record = LaunchRecord { measurement: [0; 32], image };
         let mut guest = Self { vm, slots: storage.slots, table, ciphers, record };
@@ -139,8 +139,8 @@ impl<'m> Veiled<'m> {
         hash.update(gfn.number().to_le_bytes());
         hash.update([PageKind::MEMORY.0]);
         hash.update(bytes.bytes());
-        let offered = desk.frames.offer(frame, self.vm.number(), gfn);
-        offered.map_err(|_| Broken::Foreign(gfn, frame, desk.frames.owner(frame)))?;
+        let offered = desk.frames().offer(frame, self.vm.number(), gfn);
+        offered.map_err(|_| Broken::Foreign(gfn, frame, desk.frames().owner(frame)))?;
         self.act(desk, gfn, Act::Accept(frame))?;
         desk.machine.write(frame, &bytes);
         self.act(desk, gfn, Act::Launch)

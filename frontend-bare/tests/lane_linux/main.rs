@@ -55,6 +55,9 @@ fn judge(test: &str, cpu: &str, beneath: Beneath) {
     let complaints = verdict::complaints(&transcript, beneath);
     tell(&format!("{cpu}, {beneath:?} beneath Linux: {}\n", transcript.summary()));
     assert!(complaints.is_empty(), "{facts}\n{console}\n{complaints:#?}");
+    let levels = if cpu == CPU { 4 } else { 5 };
+    let said = transcript.says(&format!("stage: tables of {levels} levels"));
+    assert!(said, "{cpu} has not {levels} levels: {facts}");
 }
 
 #[test]

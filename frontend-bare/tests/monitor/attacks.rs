@@ -390,3 +390,16 @@ fn caches_are_written_back_and_never_dropped() {
     assert!(rig.enter(guest.block()));
     assert!(rig.cpu().0.control.intercepts.has(Intercept::Invd));
 }
+
+/// A bit behind the CPU's addresses may stand for encryption, and every frame be there once more.
+#[test]
+fn an_address_that_the_cpu_has_not_leads_nowhere() {
+    let mut rig = Rig::new();
+    rig.exit(ExitCode::NestedPageFault, [1 << 32 | 1 << 2, 1 << 41 | 0x5000]);
+    assert_eq!(rig.raised(), GENERAL_PROTECTION);
+    let guest = rig.make(Guest(0));
+    rig.propose(guest, 3, 1 << 29 | 5);
+    assert!(rig.enter(guest.block()));
+    assert_eq!(rig.guest_read(3, 0), Err(Missed::Left));
+    assert_eq!(rig.exit_code(guest), SHUT_DOWN);
+}

@@ -222,8 +222,8 @@ impl Machine for Mock {
 
     fn cpuid(&self, leaf: u32, _: u32) -> [u32; 4] {
         match leaf {
-            // x87, SSE and AVX.
-            0xd => [7, 0x340, 0x340, 0],
+            // x87, SSE, AVX, and bounds, which the monitor does not know.
+            0xd => [0x1f, 0x340, 0x340, 0],
             _ => [leaf, 2, 3, 4],
         }
     }

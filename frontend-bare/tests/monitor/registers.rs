@@ -234,3 +234,21 @@ fn breakpoints_are_of_whoever_runs() {
     rig.call(frontend_bare::calls::END, [0; 3]);
     assert_eq!(rig.machine.breakpoints, [5; 4], "also when there is no guest any more");
 }
+
+/// Of parts that it does not know the monitor does not know either which the CPU takes together.
+#[test]
+fn a_guest_turns_on_what_the_monitor_knows() {
+    for (asked, taken) in [(7, true), (1 | 1 << 3, false), (1 | 1 << 3 | 1 << 4, false)] {
+        let mut rig = Rig::new();
+        let guest = rig.launched(0);
+        let (vmcb, switched) = rig.cpu();
+        vmcb.save.rax = asked;
+        (switched.general.rcx, switched.general.rdx) = (0, 0);
+        rig.guest_does(&[0x0f, 0x01, 0xd1], Intercept::Xsetbv, [0; 2]);
+        rig.change_block(guest.block(), |vmcb| vmcb.save.rip += 3);
+        assert!(rig.enter(guest.block()));
+        let (vmcb, switched) = rig.cpu();
+        assert_eq!(switched.xcr0 == asked, taken, "{asked:#x}");
+        assert_eq!(vmcb.control.event.is_valid(), !taken, "{asked:#x}");
+    }
+}

@@ -102,7 +102,7 @@ impl Rig {
             storage: std::array::from_fn(|_| storage()),
             root_key: RootKey::new([7; 32]),
             asids: 16,
-            address_bits: 48,
+            address_bits: 40,
             msrs: Offered { efer: HYPERVISOR_EFER & !efer::LMA, x2apic: false },
             ports: Ports::default(),
         };

@@ -25,6 +25,9 @@ pub(crate) fn set_up() -> Result<()> {
     }
     let version = std::fs::read_to_string("/proc/version")?;
     println!("stage: {}", version.trim());
+    // Linux leaves the flag out where it does not use them.
+    let five = std::fs::read_to_string("/proc/cpuinfo")?.contains(" la57");
+    println!("stage: tables of {} levels", if five { 5 } else { 4 });
     Ok(())
 }
 
